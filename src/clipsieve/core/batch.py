@@ -1,0 +1,192 @@
+"""Whole samples with views of them (bytes, pixels, vectors), each made once and only when asked for.
+
+``Batch`` is what scorers and writers see. The engine fills the vectors from its own pipeline; on plain lists
+every view is made on demand, by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from PIL import Image as PILImage
+
+from clipsieve.core.decode import Header, decode, read_header, to_rgb
+from clipsieve.core.embed import LongText, TextVectors, embed_images, embed_texts
+from clipsieve.core.fetch import ImageSource, from_cell
+from clipsieve.core.layout import Layout, Mask, Parts, parts
+from clipsieve.errors import ImageError, ModelError
+
+if TYPE_CHECKING:
+    from clipsieve.core.contracts import Encoder, Pixels, Rows, Vectors
+
+T = TypeVar("T")
+
+
+class Batch:
+    """Some whole samples of a source.
+
+    ``table`` holds their rows and ``parts`` where samples, images and texts are in them. ``errors`` maps an image
+    to why it failed; a failed image is None among ``bytes``, ``headers`` and ``pixels`` and a row of NaN among
+    ``image_vectors``. ``alive`` marks the images that have passed the rules so far, ``(images,)``.
+    """
+
+    def __init__(
+        self,
+        *,
+        table: pa.Table,
+        layout: Layout,
+        parts: Parts,
+        encoder: Encoder | None = None,
+        long_text: LongText = "truncate",
+        opened: Mapping[int, Pixels] | None = None,
+    ) -> None:
+        self.table = table
+        self.layout = layout
+        self.parts = parts
+        self.encoder = encoder
+        self.long_text = long_text
+        self.errors: dict[int, str] = {}
+        self.alive: Mask = np.ones(len(parts.images), dtype=bool)
+        self._opened = dict(opened or {})
+
+    @classmethod
+    def from_rows(
+        cls, rows: Rows, layout: Layout, encoder: Encoder | None = None, long_text: LongText = "truncate"
+    ) -> Batch:
+        """The batch of a shard's rows, as a reader gives them."""
+        found = parts(rows.table, layout, rows.origins, rows.errors)
+        return cls(table=rows.table, layout=layout, parts=found, encoder=encoder, long_text=long_text)
+
+    @classmethod
+    def from_lists(
+        cls,
+        images: Sequence[Any],
+        texts: Sequence[str | Sequence[str] | None] | None = None,
+        *,
+        encoder: Encoder | None = None,
+        long_text: LongText = "truncate",
+    ) -> Batch:
+        """A sample for each item of ``images``: an image (path, bytes, PIL image, ``(h, w, 3)`` uint8 RGB) or a
+        list of them, with its text, list of texts or None."""
+        listed = [list(item) if isinstance(item, (list, tuple)) else [item] for item in images]
+        said = [[text] if isinstance(text, str) else list(text or ()) for text in texts or [None] * len(listed)]
+        if len(said) != len(listed):
+            raise ValueError(f"as many texts as images are needed, got {len(said)} for {len(listed)}")
+        flat = [image for item in listed for image in item]
+        opened = {i: to_rgb(image) for i, image in enumerate(flat) if isinstance(image, PILImage.Image)}
+        opened |= {i: image for i, image in enumerate(flat) if isinstance(image, np.ndarray)}
+        counts = np.array([len(item) for item in listed], dtype=np.int64)
+        samples = np.arange(len(listed), dtype=np.int64)
+        spoken = [(s, text) for s, item in enumerate(said) for text in item if text and text.strip()]
+        found = Parts(
+            sample_ids=[None] * len(listed),
+            sample_rows=samples,
+            row_samples=samples,
+            images=[ImageSource() if i in opened else from_cell(image, "") for i, image in enumerate(flat)],
+            image_rows=np.repeat(samples, counts),
+            image_samples=np.repeat(samples, counts),
+            image_numbers=np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [samples]),
+            texts=[text for _, text in spoken],
+            text_samples=np.array([s for s, _ in spoken], dtype=np.int64),
+        )
+        return cls(
+            table=pa.table({}), layout=Layout(kind="lists"), parts=found,
+            encoder=encoder, long_text=long_text, opened=opened,
+        )  # fmt: skip
+
+    def one_image(self, image: int) -> Batch:
+        """A batch of a single image of this one, without texts: what a pixel scorer is handed by the engine."""
+        p, one = self.parts, slice(image, image + 1)
+        zero = np.zeros(1, dtype=np.int64)
+        found = Parts(
+            sample_ids=[p.sample_ids[int(p.image_samples[image])]],
+            sample_rows=zero,
+            row_samples=zero,
+            images=p.images[one],
+            image_rows=zero,
+            image_samples=zero,
+            image_numbers=p.image_numbers[one],
+            texts=[],
+            text_samples=zero[:0],
+        )
+        opened = {0: self._opened[image]} if image in self._opened else None
+        return Batch(table=self.table[:0], layout=self.layout, parts=found, encoder=self.encoder, opened=opened)
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.parts.sample_ids)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.parts.images)
+
+    @cached_property
+    def bytes(self) -> Sequence[bytes | None]:
+        """Encoded bytes of each image, as stored; None where there are none."""
+        return [None if i in self._opened else self._try(i, self.parts.images[i].read) for i in range(self.images)]
+
+    @cached_property
+    def headers(self) -> Sequence[Header | None]:
+        """Size and format of each image, after EXIF rotation, without decoding pixels."""
+        return [self._header(i) for i in range(self.images)]
+
+    @cached_property
+    def pixels(self) -> Sequence[Pixels | None]:
+        """RGB of each image, ``(h, w, 3)`` uint8."""
+        return [self._pixels(i) for i in range(self.images)]
+
+    @cached_property
+    def prepared(self) -> Sequence[Pixels | None]:
+        """Each image at the model's input size, ``(H, W, 3)`` uint8."""
+        encoder = self._needed_encoder()
+        return [None if rgb is None else encoder.prepare(rgb) for rgb in self.pixels]
+
+    @cached_property
+    def image_vectors(self) -> Vectors:
+        """Unit vectors, ``(images, dim)`` float32; a row of NaN where an image failed or was not encoded."""
+        return embed_images(self._needed_encoder(), self.prepared)
+
+    @cached_property
+    def text_vectors(self) -> TextVectors:
+        """Unit vectors of the texts under the long-text policy; see ``TextVectors``."""
+        return embed_texts(self._needed_encoder(), self.parts.texts, self.parts.text_samples, self.long_text)
+
+    @cached_property
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Every pair of images of one sample, ``(pairs, 2)``, in the order (0, 1), (0, 2), (1, 2)."""
+        counts = np.bincount(self.parts.image_samples, minlength=self.samples)
+        starts = np.cumsum(counts) - counts
+        found = [np.stack(np.triu_indices(n, 1), axis=1) + start for n, start in zip(counts, starts, strict=True)]
+        return np.concatenate([*found, np.zeros((0, 2), dtype=np.int64)]).astype(np.int64)
+
+    def _header(self, image: int) -> Header | None:
+        if image in self._opened:
+            height, width = self._opened[image].shape[:2]
+            return Header(width=width, height=height, format="array")
+        data = self.bytes[image]
+        return None if data is None else self._try(image, lambda: read_header(data))
+
+    def _pixels(self, image: int) -> Pixels | None:
+        if image in self._opened:
+            return self._opened[image]
+        data, frame = self.bytes[image], self.parts.images[image].frame
+        return None if data is None else self._try(image, lambda: decode(data, frame=frame))
+
+    def _try(self, image: int, view: Callable[[], T]) -> T | None:
+        try:
+            return view()
+        except ImageError as failure:
+            self.errors[image] = str(failure)
+            return None
+
+    def _needed_encoder(self) -> Encoder:
+        if self.encoder is None:
+            raise ModelError("this score needs a model; give one, for example model='openai/clip-vit-base-patch32'")
+        return self.encoder

@@ -1,0 +1,153 @@
+"""The seams of Clipsieve: what a reader, a writer, a scorer and an encoder promise.
+
+Everything above this floor is written against these protocols, so each can be replaced in a test
+or by a user's own class. Arrays are NumPy or Arrow; their shapes are given with each name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from clipsieve.core.batch import Batch
+from clipsieve.core.layout import Layout
+
+Pixels: TypeAlias = npt.NDArray[np.uint8]
+"""An RGB image, ``(height, width, 3)``, or a stack of prepared ones, ``(n, height, width, 3)``; uint8."""
+
+Vectors: TypeAlias = npt.NDArray[np.float32]
+"""``(n, dim)`` float32, each row of unit length; a row of NaN where there is no vector."""
+
+Unit: TypeAlias = Literal["image", "pair", "sample"]
+Needs: TypeAlias = Literal["rows", "bytes", "pixels", "vectors"]
+
+LINE = "__line__"
+"""Hidden column: the source's own text of a row (JSON lines), so that it can be written back unchanged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceFile:
+    """A file of the source as it was when the run began.
+
+    ``version`` is its etag or modification time: a file whose size or version has changed since is refused.
+    """
+
+    path: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A stretch of one source file: ``[start, stop)`` in the reader's own unit (rows or bytes), ``rows`` long."""
+
+    path: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Whole samples of the source, bounded in size; read, committed and retried as one."""
+
+    number: int
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """The rows of a shard.
+
+    ``origins`` gives, for each piece, the first row that came from it and its file: relative image paths are
+    relative to that file's folder. ``errors`` holds the rows that could not be parsed (their cells are null)
+    with the reason, which becomes the row's verdict.
+    """
+
+    table: pa.Table
+    origins: tuple[tuple[int, str], ...] = ()
+    errors: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceCounts:
+    """How many samples and images a source holds."""
+
+    samples: int
+    images: int
+
+
+class Reader(Protocol):
+    """Turns files into shards, and a shard into rows. Reading a shard twice gives equal rows."""
+
+    layout: Layout
+
+    def files(self) -> Sequence[SourceFile]:
+        """The source's files in reading order."""
+        ...
+
+    def shards(self) -> Sequence[Shard]:
+        """Whole samples each, in reading order, numbered from 0; together they are the source, once."""
+        ...
+
+    def read(self, shard: Shard) -> Rows:
+        """The rows of one shard. Raises ``SourceError`` when a file cannot be read at all."""
+        ...
+
+    def count(self) -> SourceCounts:
+        """Counts the source by another way than through its shards, to hold the run's counts against."""
+        ...
+
+
+class Writer(Protocol):
+    """Writes whole samples into one file."""
+
+    suffix: ClassVar[str]
+    needs_bytes: ClassVar[bool]
+
+    def write(self, batch: Batch, file: BinaryIO) -> None:
+        """Writes all rows of ``batch.table`` (already only the kept ones) to an open binary file."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Turns a batch into columns, one value a unit; NaN where it cannot be scored."""
+
+    columns: ClassVar[Mapping[str, pa.DataType]]
+    unit: ClassVar[Unit]
+    reads: ClassVar[Needs]
+    cost: ClassVar[float]
+
+    def score(self, batch: Batch) -> Mapping[str, pa.Array]:
+        """One value a unit of ``batch``: an image, a pair (``batch.pairs``) or a sample."""
+        ...
+
+
+class Encoder(Protocol):
+    """A CLIP-like model: images and texts to unit vectors in one space."""
+
+    fingerprint: str
+    dim: int
+    logit_scale: float
+    logit_bias: float
+
+    def prepare(self, rgb: Pixels) -> Pixels:
+        """``(h, w, 3)`` uint8 to the model's input size ``(H, W, 3)`` uint8, by the model's own preprocessing."""
+        ...
+
+    def images(self, prepared: Pixels) -> Vectors:
+        """``(n, H, W, 3)`` uint8 to ``(n, dim)`` unit vectors, in one forward pass."""
+        ...
+
+    def windows(self, text: str) -> Sequence[str]:
+        """The text cut into pieces that each fit the model's context; one piece when it fits."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Texts to ``(n, dim)`` unit vectors, in one forward pass; one over the context is truncated."""
+        ...

@@ -1,0 +1,168 @@
+"""From the cell of an image column to the encoded bytes; the only code that opens an image.
+
+A cell may hold bytes, a path, a base64 data URI, a ``{bytes, path}`` struct or, in interleaved rows, inline
+``binary_content`` or a ``source_ref``. Nothing is read before ``ImageSource.read``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import posixpath
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+
+from clipsieve.errors import ImageError
+
+MAX_BYTES = 256 * 2**20
+"""Largest encoded image that is read, in bytes; real photographs stay under a tenth of it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageSource:
+    """Where the encoded bytes of one image are.
+
+    Exactly one of ``data`` (inline bytes), ``path`` (a file, or a tar with ``member`` or a byte range) and
+    ``error`` (why there is nothing to read) leads to the image; ``path`` may also just name inline bytes.
+    """
+
+    data: bytes | None = None
+    path: str | None = None
+    member: str | None = None
+    offset: int | None = None
+    size: int | None = None
+    frame: int = 0
+    error: str | None = None
+
+    @property
+    def reference(self) -> str | None:
+        """What a person calls the image: its path, or ``path::member`` inside a tar."""
+        if self.path is None:
+            return self.member
+        return f"{self.path}::{self.member}" if self.member else self.path
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises ``ImageError`` when there are none."""
+        if self.error is not None:
+            raise ImageError(self.error)
+        if self.data is not None:
+            return _checked(self.data)
+        if self.path is None:
+            raise ImageError("no image: neither bytes nor a path")
+        if self.path.startswith(("http://", "https://")):
+            raise ImageError("not fetched: images by URL are not supported; download them first")
+        try:
+            return _checked(self._read_file(self.path))
+        except FileNotFoundError:
+            raise ImageError("missing: no such file") from None
+        except IsADirectoryError:
+            raise ImageError("not a file: it is a folder") from None
+        except PermissionError:
+            raise ImageError("unreadable: permission denied") from None
+        except (OSError, ValueError, tarfile.TarError) as failure:
+            raise ImageError(f"unreadable: {failure}") from failure
+
+    def _read_file(self, path: str) -> bytes:
+        start, size = self.offset, self.size
+        if self.member is not None and start is None:
+            start, size = _member_range(path, self.member)
+        with fsspec.open(path, "rb") as file:
+            if start is None:
+                return bytes(file.read(MAX_BYTES + 1))
+            file.seek(start)
+            wanted = MAX_BYTES + 1 if size is None else min(size, MAX_BYTES + 1)
+            data = bytes(file.read(wanted))
+        if size is not None and len(data) < wanted:
+            raise ImageError(f"truncated: {len(data)} of {size} bytes at offset {start}")
+        return data
+
+
+def _checked(data: bytes) -> bytes:
+    if not data:
+        raise ImageError("empty: 0 bytes")
+    if len(data) > MAX_BYTES:
+        raise ImageError(f"too large: more than {MAX_BYTES:,} bytes")
+    return data
+
+
+@lru_cache(maxsize=8)
+def _members(path: str) -> Mapping[str, tuple[int, int]]:
+    with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
+
+
+def _member_range(path: str, member: str) -> tuple[int, int]:
+    try:
+        return _members(path)[member]
+    except KeyError:
+        raise ImageError(f"missing: no member {member!r} in the tar") from None
+
+
+def resolve(path: str, root: str) -> str:
+    """A path of the source as fsspec opens it: URLs and absolute paths as they are, others under ``root``."""
+    if "://" in path or path.startswith("/") or not root:
+        return path
+    return posixpath.join(root, path)
+
+
+def from_cell(cell: Any, root: str) -> ImageSource:
+    """Reads the cell of an image column: a path, bytes, a data URI or a ``{bytes, path}`` struct.
+
+    An unusable cell gives a source whose ``error`` says so; nothing is raised and nothing is opened.
+    """
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.startswith("data:"):
+            return _from_data_uri(text)
+        return ImageSource(path=resolve(text, root)) if text else ImageSource(error="no image: the cell is empty")
+    if isinstance(cell, bytes):
+        return ImageSource(data=cell)
+    if isinstance(cell, Mapping):
+        data, path = cell.get("bytes"), cell.get("path")
+        if data is not None:
+            return ImageSource(data=data, path=path)
+        return from_cell(path, root)
+    if cell is None or cell != cell:  # NaN, as pandas writes a missing value
+        return ImageSource(error="no image: the cell is null")
+    return ImageSource(error=f"no image: the cell holds a {type(cell).__name__}")
+
+
+def _from_data_uri(uri: str) -> ImageSource:
+    head, _, body = uri.partition(",")
+    if not head.endswith(";base64"):
+        return ImageSource(error="no image: a data URI that is not base64")
+    try:
+        return ImageSource(data=base64.b64decode(body, validate=True))
+    except (binascii.Error, ValueError):
+        return ImageSource(error="no image: broken base64 in a data URI")
+
+
+def from_part(data: bytes | None, source_ref: str | None, materialize_error: str | None, root: str) -> ImageSource:
+    """Reads the image cells of an interleaved row: inline bytes, else ``source_ref``, else the reason for neither."""
+    reference: dict[str, Any] = {}
+    if source_ref:
+        try:
+            parsed = json.loads(source_ref)
+            reference = parsed if isinstance(parsed, dict) else {}
+        except ValueError:
+            if data is None:
+                return ImageSource(error="no image: source_ref is not JSON")
+    path, member = reference.get("path"), reference.get("member")
+    frame = int(reference.get("frame_index") or 0)
+    if data is not None:
+        return ImageSource(data=data, path=path, member=member, frame=frame)
+    if path:
+        return ImageSource(
+            path=resolve(path, root),
+            member=member,
+            offset=reference.get("byte_offset"),
+            size=reference.get("byte_size"),
+            frame=frame,
+        )
+    return ImageSource(error=materialize_error or "no image: no binary_content and no source_ref")

@@ -1,0 +1,243 @@
+"""From rows to samples with their images and texts, and from a keep mask back to rows.
+
+A layout says how samples sit in the rows of a table: ``captions`` (one image and its text a row),
+``lists`` (a list of images a row) or ``interleaved`` (a row a part, adjacent rows of one ``sample_id``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsieve.core.fetch import ImageSource, from_cell, from_part
+
+LayoutKind: TypeAlias = Literal["captions", "lists", "interleaved"]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+
+INTERLEAVED_SCHEMA = pa.schema(
+    [
+        ("sample_id", pa.string()),
+        ("position", pa.int32()),
+        ("modality", pa.string()),
+        ("content_type", pa.string()),
+        ("text_content", pa.string()),
+        ("binary_content", pa.large_binary()),
+        ("source_ref", pa.string()),
+        ("materialize_error", pa.string()),
+    ]
+)
+"""The columns of interleaved rows; others pass through."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """How samples sit in rows.
+
+    ``image``, ``texts`` and ``sample_id`` name columns of ``captions`` and ``lists`` rows (a text column may
+    hold a string or a list of strings); interleaved rows have the names of ``INTERLEAVED_SCHEMA``. ``root`` is
+    the folder of relative image paths; None means the folder of the file that names them.
+    """
+
+    kind: LayoutKind
+    image: str = "image"
+    texts: tuple[str, ...] = ()
+    sample_id: str | None = None
+    root: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """Where the samples, images and texts of some rows are. Samples are in row order, images and texts by sample."""
+
+    sample_ids: Sequence[str | None]
+    sample_rows: npt.NDArray[np.int64]
+    """First row of each sample, ``(samples,)``."""
+    row_samples: npt.NDArray[np.int64]
+    """Sample of each row, ``(rows,)``."""
+    images: Sequence[ImageSource]
+    image_rows: npt.NDArray[np.int64]
+    image_samples: npt.NDArray[np.int64]
+    image_numbers: npt.NDArray[np.int64]
+    """Number of each image within its sample, from 0."""
+    texts: Sequence[str]
+    """Texts that are not blank."""
+    text_samples: npt.NDArray[np.int64]
+
+
+def parts(
+    table: pa.Table,
+    layout: Layout,
+    origins: Sequence[tuple[int, str]] = (),
+    errors: Mapping[int, str] | None = None,
+) -> Parts:
+    """Finds the parts of whole samples in ``table``; ``origins`` and ``errors`` as in ``Rows``.
+
+    A row that could not be parsed counts as one image that cannot be read.
+    """
+    if layout.kind == "interleaved":
+        return _interleaved_parts(table, layout, origins)
+    return _row_parts(table, layout, origins, errors or {})
+
+
+def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]], errors: Mapping[int, str]) -> Parts:
+    rows = np.arange(table.num_rows, dtype=np.int64)
+    roots = _roots(table.num_rows, layout, origins)
+    cells = table.column(layout.image).to_pylist()
+    images: list[ImageSource] = []
+    counts = np.ones(table.num_rows, dtype=np.int64)
+    for row, (cell, root) in enumerate(zip(cells, roots, strict=True)):
+        if row in errors:
+            images.append(ImageSource(error=errors[row]))
+        elif layout.kind == "captions":
+            images.append(from_cell(cell, root))
+        else:
+            listed = cell if isinstance(cell, list) else [] if cell is None else [cell]
+            counts[row] = len(listed)
+            images.extend(from_cell(item, root) for item in listed)
+    texts, text_samples = _row_texts(table, layout)
+    return Parts(
+        sample_ids=_ids(table, layout.sample_id),
+        sample_rows=rows,
+        row_samples=rows,
+        images=images,
+        image_rows=np.repeat(rows, counts),
+        image_samples=np.repeat(rows, counts),
+        image_numbers=_numbers(counts),
+        texts=texts,
+        text_samples=text_samples,
+    )
+
+
+def _row_texts(table: pa.Table, layout: Layout) -> tuple[list[str], npt.NDArray[np.int64]]:
+    texts: list[str] = []
+    samples: list[int] = []
+    columns = [table.column(name).to_pylist() for name in layout.texts]
+    for row, cells in enumerate(zip(*columns, strict=True)):
+        for cell in cells:
+            for text in cell if isinstance(cell, list) else (cell,):
+                if isinstance(text, str) and text.strip():
+                    texts.append(text)
+                    samples.append(row)
+    return texts, np.array(samples, dtype=np.int64)
+
+
+def _interleaved_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]]) -> Parts:
+    ids = table.column("sample_id").combine_chunks()
+    modality = table.column("modality")
+    row_samples = sample_runs(ids)
+    sample_rows = np.flatnonzero(np.diff(row_samples, prepend=-1)).astype(np.int64)
+    image_rows = _where(pc.equal(modality, "image"))
+    roots = _roots(table.num_rows, layout, origins)
+    cells = (
+        table.column(name).take(pa.array(image_rows)).to_pylist()
+        for name in ("binary_content", "source_ref", "materialize_error")
+    )
+    image_samples = row_samples[image_rows]
+    text_rows = _where(pc.equal(modality, "text"))
+    texts = table.column("text_content").take(pa.array(text_rows)).to_pylist()
+    spoken = [bool(text and text.strip()) for text in texts]
+    return Parts(
+        sample_ids=ids.take(pa.array(sample_rows)).to_pylist(),
+        sample_rows=sample_rows,
+        row_samples=row_samples,
+        images=[
+            from_part(data, ref, error, roots[row])
+            for row, data, ref, error in zip(image_rows.tolist(), *cells, strict=True)
+        ],
+        image_rows=image_rows,
+        image_samples=image_samples,
+        image_numbers=_numbers(np.bincount(image_samples, minlength=len(sample_rows))),
+        texts=[text for text, keep in zip(texts, spoken, strict=True) if keep],
+        text_samples=row_samples[text_rows][np.array(spoken, dtype=bool)],
+    )
+
+
+def sample_runs(ids: pa.Array) -> npt.NDArray[np.int64]:
+    """Numbers adjacent equal ids from 0: ``a a b`` gives ``0 0 1``; ``(rows,)`` int64."""
+    if len(ids) == 0:
+        return np.zeros(0, dtype=np.int64)
+    codes = pc.dictionary_encode(pc.fill_null(ids, "")).indices.to_numpy(zero_copy_only=False)
+    return np.cumsum(np.diff(codes, prepend=codes[:1]) != 0).astype(np.int64)
+
+
+def _roots(rows: int, layout: Layout, origins: Sequence[tuple[int, str]]) -> list[str]:
+    if layout.root is not None or not origins:
+        return [layout.root or ""] * rows
+    ends = [start for start, _ in origins[1:]] + [rows]
+    return [
+        root
+        for (start, path), end in zip(origins, ends, strict=True)
+        for root in [path.rpartition("/")[0]] * (end - start)
+    ]
+
+
+def _ids(table: pa.Table, column: str | None) -> list[str | None]:
+    if column is None:
+        return [None] * table.num_rows
+    return [None if value is None else str(value) for value in table.column(column).to_pylist()]
+
+
+def _where(mask: Any) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+def _numbers(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """0, 1, ... within each of ``counts``."""
+    starts = np.cumsum(counts) - counts
+    return np.arange(int(counts.sum()), dtype=np.int64) - np.repeat(starts, counts)
+
+
+def has_text_rows(table: pa.Table, layout: Layout, parts: Parts) -> Mask:
+    """Which samples would still hold content without any image, ``(samples,)``.
+
+    A text row of an interleaved document is content; a caption is not: it goes with its image.
+    """
+    held = np.zeros(len(parts.sample_ids), dtype=bool)
+    if layout.kind == "interleaved":
+        held[parts.row_samples[_where(pc.equal(table.column("modality"), "text"))]] = True
+    return held
+
+
+def keep_rows(table: pa.Table, layout: Layout, parts: Parts, keep_images: Mask, keep_samples: Mask) -> pa.Table:
+    """The rows of what stays: ``keep_images`` ``(images,)`` and ``keep_samples`` ``(samples,)``.
+
+    Interleaved documents lose the rows of dropped images and their positions are numbered anew; in ``lists``
+    rows the image list is shortened; everything else passes through untouched.
+    """
+    rows = keep_samples[parts.row_samples]
+    if layout.kind == "interleaved":
+        rows[parts.image_rows[~keep_images]] = False
+        return renumbered(table.filter(pa.array(rows)))
+    if layout.kind == "lists" and not keep_images[keep_samples[parts.image_samples]].all():
+        table = _shortened(table, layout.image, parts, keep_images)
+    return table.filter(pa.array(rows))
+
+
+def _shortened(table: pa.Table, column: str, parts: Parts, keep_images: Mask) -> pa.Table:
+    cells = table.column(column).to_pylist()
+    kept: list[list[Any]] = [[] for _ in cells]
+    for row, number in zip(
+        parts.image_rows[keep_images].tolist(), parts.image_numbers[keep_images].tolist(), strict=True
+    ):
+        cell = cells[row]
+        kept[row].append(cell[number] if isinstance(cell, list) else cell)
+    index = table.schema.get_field_index(column)
+    return table.set_column(index, table.schema.field(column), pa.array(kept, type=table.schema.field(column).type))
+
+
+def renumbered(table: pa.Table) -> pa.Table:
+    """Interleaved rows with the positions of each sample's content counted 0, 1, ...; metadata stays at -1."""
+    if table.num_rows == 0:
+        return table
+    content = ~pc.fill_null(pc.equal(table.column("modality"), "metadata"), False).to_numpy(zero_copy_only=False)
+    samples = sample_runs(table.column("sample_id").combine_chunks())[content]
+    positions = np.full(table.num_rows, -1, dtype=np.int32)
+    positions[content] = _numbers(np.bincount(samples))[: len(samples)] if len(samples) else 0
+    index = table.schema.get_field_index("position")
+    return table.set_column(index, table.schema.field(index), pa.array(positions, type=table.schema.field(index).type))
