@@ -78,8 +78,18 @@ class Batch:
         if len(said) != len(listed):
             raise ValueError(f"as many texts as images are needed, got {len(said)} for {len(listed)}")
         flat = [image for item in listed for image in item]
-        opened = {i: to_rgb(image) for i, image in enumerate(flat) if isinstance(image, PILImage.Image)}
-        opened |= {i: image for i, image in enumerate(flat) if isinstance(image, np.ndarray)}
+        opened: dict[int, Pixels] = {}
+        sources = [ImageSource()] * len(flat)
+        for i, image in enumerate(flat):
+            try:
+                if isinstance(image, np.ndarray):
+                    opened[i] = image
+                elif isinstance(image, PILImage.Image):
+                    opened[i] = to_rgb(image)
+                else:
+                    sources[i] = from_cell(image, "")
+            except ImageError as failure:
+                sources[i] = ImageSource(error=str(failure))
         counts = np.array([len(item) for item in listed], dtype=np.int64)
         samples = np.arange(len(listed), dtype=np.int64)
         spoken = [(s, text) for s, item in enumerate(said) for text in item if text and text.strip()]
@@ -87,7 +97,7 @@ class Batch:
             sample_ids=[None] * len(listed),
             sample_rows=samples,
             row_samples=samples,
-            images=[ImageSource() if i in opened else from_cell(image, "") for i, image in enumerate(flat)],
+            images=sources,
             image_rows=np.repeat(samples, counts),
             image_samples=np.repeat(samples, counts),
             image_numbers=np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [samples]),
@@ -116,6 +126,29 @@ class Batch:
         )
         opened = {0: self._opened[image]} if image in self._opened else None
         return Batch(table=self.table[:0], layout=self.layout, parts=found, encoder=self.encoder, opened=opened)
+
+    def slice_samples(self, start: int, stop: int) -> Batch:
+        """The batch of samples ``start`` to ``stop``, sharing this one's rows and texts."""
+        p = self.parts
+        rows = np.searchsorted(p.row_samples, [start, stop]).tolist()
+        images = np.searchsorted(p.image_samples, [start, stop]).tolist()
+        texts = np.searchsorted(p.text_samples, [start, stop]).tolist()
+        found = Parts(
+            sample_ids=p.sample_ids[start:stop],
+            sample_rows=p.sample_rows[start:stop] - rows[0],
+            row_samples=p.row_samples[rows[0] : rows[1]] - start,
+            images=p.images[images[0] : images[1]],
+            image_rows=p.image_rows[images[0] : images[1]] - rows[0],
+            image_samples=p.image_samples[images[0] : images[1]] - start,
+            image_numbers=p.image_numbers[images[0] : images[1]],
+            texts=p.texts[texts[0] : texts[1]],
+            text_samples=p.text_samples[texts[0] : texts[1]] - start,
+        )
+        table = self.table.slice(rows[0], rows[1] - rows[0])
+        piece = Batch(table=table, layout=self.layout, parts=found, encoder=self.encoder, long_text=self.long_text)
+        if "bytes" in self.__dict__:
+            piece.bytes = self.bytes[images[0] : images[1]]
+        return piece
 
     @property
     def samples(self) -> int:
@@ -170,8 +203,8 @@ class Batch:
         if image in self._opened:
             height, width = self._opened[image].shape[:2]
             return Header(width=width, height=height, format="array")
-        data = self.bytes[image]
-        return None if data is None else self._try(image, lambda: read_header(data))
+        data, frame = self.bytes[image], self.parts.images[image].frame
+        return None if data is None else self._try(image, lambda: read_header(data, frame=frame))
 
     def _pixels(self, image: int) -> Pixels | None:
         if image in self._opened:

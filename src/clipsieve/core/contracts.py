@@ -6,7 +6,7 @@ or by a user's own class. Arrays are NumPy or Arrow; their shapes are given with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve.core.batch import Batch
-from clipsieve.core.layout import Layout
+from clipsieve.core.layout import Layout, LayoutKind
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 """An RGB image, ``(height, width, 3)``, or a stack of prepared ones, ``(n, height, width, 3)``; uint8."""
@@ -104,24 +104,37 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """Writes whole samples into one file."""
+    """Writes whole samples into one file: equal batches give equal bytes, and no image is encoded anew.
+
+    ``needs_bytes`` says whether ``batch.bytes`` is read; the others leave paths as paths.
+    """
 
     suffix: ClassVar[str]
     needs_bytes: ClassVar[bool]
+    layouts: ClassVar[Collection[LayoutKind]]
 
-    def write(self, batch: Batch, file: BinaryIO) -> None:
-        """Writes all rows of ``batch.table`` (already only the kept ones) to an open binary file."""
+    def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
+        """Writes all rows of ``batch.table`` (already only the kept ones) to an open binary file.
+
+        ``name`` is the file's name without its suffix (``00012``), no other file of the output has it: samples
+        without an id get their keys from it.
+        """
         ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Turns a batch into columns, one value a unit; NaN where it cannot be scored."""
+    """Turns a batch into columns, one value a unit; NaN where it cannot be scored.
+
+    ``reads`` is what must be ready before it runs, ``cost`` its rough milliseconds an image (a row, where it reads
+    rows), which order the plan; ``why_missing`` says in the reason of a drop why a value is NaN.
+    """
 
     columns: ClassVar[Mapping[str, pa.DataType]]
     unit: ClassVar[Unit]
     reads: ClassVar[Needs]
     cost: ClassVar[float]
+    why_missing: ClassVar[str]
 
     def score(self, batch: Batch) -> Mapping[str, pa.Array]:
         """One value a unit of ``batch``: an image, a pair (``batch.pairs``) or a sample."""

@@ -12,7 +12,7 @@ import json
 import posixpath
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -112,7 +112,7 @@ def resolve(path: str, root: str) -> str:
 
 
 def from_cell(cell: Any, root: str) -> ImageSource:
-    """Reads the cell of an image column: a path, bytes, a data URI or a ``{bytes, path}`` struct.
+    """Reads the cell of an image column: a path, bytes, a data URI or a ``{bytes, path}`` struct, also as JSON text.
 
     An unusable cell gives a source whose ``error`` says so; nothing is raised and nothing is opened.
     """
@@ -120,17 +120,29 @@ def from_cell(cell: Any, root: str) -> ImageSource:
         text = cell.strip()
         if text.startswith("data:"):
             return _from_data_uri(text)
+        if text.startswith('{"'):
+            return _from_json(text, root)
         return ImageSource(path=resolve(text, root)) if text else ImageSource(error="no image: the cell is empty")
     if isinstance(cell, bytes):
         return ImageSource(data=cell)
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
+        if isinstance(data, str):  # JSON has no bytes: a data URI stands for them
+            return replace(_from_data_uri(data), path=path)
         if data is not None:
             return ImageSource(data=data, path=path)
         return from_cell(path, root)
     if cell is None or cell != cell:  # NaN, as pandas writes a missing value
         return ImageSource(error="no image: the cell is null")
     return ImageSource(error=f"no image: the cell holds a {type(cell).__name__}")
+
+
+def _from_json(text: str, root: str) -> ImageSource:
+    """A struct as CSV holds it, where every cell is text."""
+    try:
+        return from_cell(json.loads(text), root)
+    except ValueError:
+        return ImageSource(error="no image: broken JSON in the cell")
 
 
 def _from_data_uri(uri: str) -> ImageSource:

@@ -34,6 +34,9 @@ INTERLEAVED_SCHEMA = pa.schema(
 )
 """The columns of interleaved rows; others pass through."""
 
+SCORE = {b"clipsieve": b"score"}
+"""Metadata of a score column's field, by which a writer tells it from the source's own columns."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -241,3 +244,28 @@ def renumbered(table: pa.Table) -> pa.Table:
     positions[content] = _numbers(np.bincount(samples))[: len(samples)] if len(samples) else 0
     index = table.schema.get_field_index("position")
     return table.set_column(index, table.schema.field(index), pa.array(positions, type=table.schema.field(index).type))
+
+
+def add_scores(
+    table: pa.Table, layout: Layout, parts: Parts, images: Mapping[str, pa.Array], samples: Mapping[str, pa.Array]
+) -> pa.Table:
+    """The rows with score columns behind the others: ``images`` has one value an image, ``samples`` one a sample.
+
+    An image's value stands in its row (null in the text rows of a document); in ``lists`` rows the values of a
+    row's images make a list. A sample's value stands in all of its rows. A column of the same name is replaced.
+    """
+    cells = {name: _image_cells(values, table.num_rows, layout, parts) for name, values in images.items()}
+    cells |= {name: values.take(pa.array(parts.row_samples)) for name, values in samples.items()}
+    table = table.drop_columns([name for name in cells if name in table.column_names])
+    for name, column in cells.items():
+        table = table.append_column(pa.field(name, column.type, metadata=SCORE), column)
+    return table
+
+
+def _image_cells(values: pa.Array, rows: int, layout: Layout, parts: Parts) -> pa.Array:
+    if layout.kind == "lists":
+        ends = np.cumsum(np.bincount(parts.image_rows, minlength=rows))
+        return pa.ListArray.from_arrays(pa.array([0, *ends], pa.int32()), values)
+    image = np.full(rows, -1, dtype=np.int64)
+    image[parts.image_rows] = np.arange(len(parts.images))
+    return values.take(pa.array(image, mask=image < 0))

@@ -1,0 +1,39 @@
+"""The flags that several verbs share, each with one help text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.")]
+Model = Annotated[str | None, typer.Option(help="Model: a hub id, a folder, or 'demo'.")]
+Layout = Annotated[str | None, typer.Option(help="captions, lists or interleaved; inferred when not said.")]
+Format = Annotated[str | None, typer.Option(help="jsonl, csv, parquet, webdataset or folder; inferred when not said.")]
+Image = Annotated[str | None, typer.Option("--image", metavar="COLUMN", help="Column of the image or images.")]
+Text = Annotated[list[str] | None, typer.Option("--text", metavar="COLUMN", help="Column of a text; repeatable.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the sample id.")]
+Root = Annotated[str | None, typer.Option(help="Folder of relative image paths, if not that of their file.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images or texts a forward pass.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Threads for images; all cores when not said.")]
+OnError = Annotated[str | None, typer.Option(help="What a broken image does: drop, drop-sample, keep or stop.")]
+LongText = Annotated[str | None, typer.Option(help="truncate, chunk-max, chunk-mean or error.")]
+Vectors = Annotated[bool, typer.Option("--vectors", help="Keep the vectors in the run folder.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first samples.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def read_values(
+    path: list[str], *, format: str | None, layout: str | None, image: str | None, text: list[str] | None,
+    id: str | None, root: str | None,
+) -> dict[str, object]:  # fmt: skip
+    """The ``read`` section of a recipe from flags."""
+    columns = {"image": image, "text": text, "id": id}
+    values = {
+        "path": path, "format": format, "layout": layout, "root": root,
+        "columns": {key: value for key, value in columns.items() if value},
+    }  # fmt: skip
+    return {key: value for key, value in values.items() if value}

@@ -1,0 +1,70 @@
+"""``clipsieve run``: a recipe, from a file or from flags, to an output and a ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clipsieve.cli import options as o
+
+
+def run(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe in YAML; or give its parts as flags.")] = None,
+    read: Annotated[list[str] | None, typer.Option("--read", metavar="PATH", help="File, folder or glob.")] = None,
+    keep: Annotated[list[str] | None, typer.Option("--keep", metavar="RULE", help="'blur >= 100'; repeatable.")] = None,
+    write: Annotated[
+        str | None, typer.Option("--write", metavar="FORMAT[:FOLDER]", help="webdataset:curated/, parquet, jsonl, csv.")
+    ] = None,
+    scores: Annotated[bool, typer.Option("--scores", help="Add the scores to the output.")] = False,
+    model: o.Model = None,
+    out: o.Out = Path("clipsieve-run"),
+    vectors: o.Vectors = False,
+    on_error: o.OnError = None,
+    check: Annotated[str | None, typer.Option(help="decode every image, or only read its header.")] = None,
+    long_text: o.LongText = None,
+    score_all: Annotated[bool, typer.Option("--score-all", help="Score dropped images too.")] = False,
+    limit: o.Limit = None,
+    format: o.Format = None,
+    layout: o.Layout = None,
+    image: o.Image = None,
+    text: o.Text = None,
+    id: o.Id = None,
+    root: o.Root = None,
+    device: o.Device = "auto",
+    batch_size: o.BatchSize = None,
+    workers: o.Workers = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Run a recipe: read, score, keep, write, and say what became of every image.
+
+    clipsieve run recipe.yaml
+    clipsieve run --read docs.parquet --keep 'clip_score >= 0.2' --write webdataset:curated/
+    """
+    from clipsieve import api
+    from clipsieve.cli.terminal import Shown, finish
+    from clipsieve.errors import RecipeError
+    from clipsieve.recipe import Recipe, load_yaml
+
+    values: dict[str, Any] = load_yaml(recipe) if recipe else {}
+    values.pop("executed", None)
+    if read:
+        values["read"] = o.read_values(read, format=format, layout=layout, image=image, text=text, id=id, root=root)
+    elif any((format, layout, image, text, id, root)):
+        raise RecipeError("--format, --layout, --image, --text, --id and --root go with --read")
+    if write and scores:
+        head, _, path = write.partition(":")
+        values["write"] = {"format": head, "path": path or None, "scores": True}
+    elif write:
+        values["write"] = write
+    flags = {
+        "keep": keep, "model": model, "on_error": on_error, "check": check, "long_text": long_text, "limit": limit,
+        "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,
+    }  # fmt: skip
+    values |= {key: value for key, value in flags.items() if value}
+    values["device"] = device if device != "auto" else values.get("device", "auto")
+    with Shown(quiet=quiet or json) as progress:
+        done = api.execute(Recipe.build(values), out, progress)
+    finish(done, as_json=json, quiet=quiet)

@@ -1,0 +1,26 @@
+"""``clipsieve show``: a run in the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsieve.cli import options as o
+
+
+def show(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
+    json: o.Json = False,
+) -> None:
+    """Show a run: the funnel, percentiles and a histogram of each score, the most common errors."""
+    from clipsieve.api import Run
+    from clipsieve.cli import terminal
+    from clipsieve.report.terminal import show as show_run
+
+    opened = Run.open(run)
+    if json:
+        terminal.finish(opened, as_json=True, quiet=False)
+    else:
+        show_run(terminal.out, opened.counts, terminal.rules_in_order(opened), opened.ledger)

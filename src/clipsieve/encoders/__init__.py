@@ -1,0 +1,33 @@
+"""Models that turn images and texts into unit vectors of one space; ``load`` finds one by name.
+
+This package is the only owner of torch and transformers, and imports them only when a model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from clipsieve.encoders.hub import find_model
+
+if TYPE_CHECKING:
+    from clipsieve.core.contracts import Encoder
+
+__all__ = ["Precision", "load"]
+
+Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
+
+
+def load(name: str, *, revision: str | None = None, device: str = "auto", precision: Precision = "auto") -> Encoder:
+    """The encoder of that name: ``demo`` (bundled), a local model folder, or an id on the Hugging Face hub.
+
+    ``revision`` pins a hub model to a branch, a tag or a commit. ``device`` is a torch device, ``auto`` the best there
+    is (CUDA, MPS, CPU). ``precision`` is that of weights and forward passes, ``auto`` fp32 on a CPU and fp16 on a GPU;
+    vectors are float32 in any case.
+
+    Raises ``ModelError`` when the model is not on disk and cannot be fetched, is incomplete or damaged, has only
+    pickled weights, needs code of its own, or does not encode both images and texts.
+    """
+    folder = find_model(name, revision)
+    from clipsieve.encoders.transformers import load_folder  # Takes seconds: torch.
+
+    return load_folder(folder, name=name, device=device, precision=precision)

@@ -1,0 +1,271 @@
+"""The work on some whole samples of a shard, as steps that any engine can call: score, decide, keep.
+
+A chunk is small, so that decoded pixels and model inputs in memory are bounded by what is in flight; what it
+decides depends on its own samples alone, so chunk and batch sizes change nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from clipsieve.core import ledger
+from clipsieve.core.batch import Batch
+from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
+from clipsieve.core.embed import TextVectors
+from clipsieve.core.layout import Mask, has_text_rows, keep_rows
+from clipsieve.core.ledger import Score
+from clipsieve.errors import CountsError
+from clipsieve.plan import Plan
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clipsieve.core.contracts import Encoder, Pixels, Vectors
+
+CHUNK_IMAGES = 64
+"""Images a chunk gathers before it is closed: enough for two model batches, few enough to stay small."""
+
+CHUNK_SAMPLES = 1024
+"""Samples a chunk holds at most, for samples with few images or none."""
+
+IN_MEMORY = 32 * 2**20
+"""Bytes of a shard's fetched images that stay in memory; more go to a temporary file in the run folder."""
+
+
+def geometry(batch: Batch) -> Geometry:
+    """Which images, pairs and content the samples of ``batch`` have."""
+    return Geometry(
+        samples=batch.samples,
+        image_samples=batch.parts.image_samples,
+        pairs=batch.pairs,
+        has_text=has_text_rows(batch.table, batch.layout, batch.parts),
+    )
+
+
+class ByteStore:
+    """Encoded bytes of images that the writer will need, kept once fetched; in memory or, when many, on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}
+        self._end = 0
+
+    def put(self, key: tuple[int, int], data: bytes) -> None:
+        """Keeps ``data`` under ``key``."""
+        self._file.seek(self._end)
+        self._file.write(data)
+        self._places[key] = (self._end, len(data))
+        self._end += len(data)
+
+    def get(self, key: tuple[int, int]) -> bytes | None:
+        """The bytes kept under ``key``, or None."""
+        if key not in self._places:
+            return None
+        start, size = self._places[key]
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Frees the memory or the disk."""
+        self._file.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBytes(Sequence[bytes | None]):
+    """Bytes of images read back one at a time, so that a writer never holds a whole shard of them."""
+
+    store: ByteStore
+    keys: Sequence[tuple[int, int]]
+    inline: Sequence[bytes | None]
+    """The bytes of images that were in the rows themselves."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(index, slice):
+            return replace(self, keys=self.keys[index], inline=self.inline[index])
+        return self.inline[index] or self.store.get(self.keys[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageWork:
+    """What came of one image before the model: its bytes, the model's input, or the error."""
+
+    data: bytes | None = None
+    prepared: Pixels | None = None
+    error: str | None = None
+
+
+class Chunk:
+    """Some whole samples of a shard on their way to a ledger part and the rows that stay."""
+
+    def __init__(self, plan: Plan, batch: Batch, *, shard: int, number: int, first_row: int, first_sample: int) -> None:
+        self.plan = plan
+        self.batch = batch
+        self.shard = shard
+        self.number = number
+        self.first_row = first_row
+        self.first_sample = first_sample
+        self.errors: dict[int, str] = {}
+        self.encoded: Mask = np.zeros(batch.images, dtype=bool)
+        self.scores: dict[str, Score] = {}
+        for scorer in plan.scorers:
+            units = self._units(scorer.unit)
+            for name, type in scorer.columns.items():
+                self.scores[name] = Score.empty(scorer.unit, type, units)
+        self._open: Mask = np.ones(batch.images, dtype=bool)
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Which images, pairs and content the samples have."""
+        return geometry(self.batch)
+
+    def score_rows(self) -> None:
+        """Runs the scorers that need rows only, and lets the rules on them close images to further scoring."""
+        for scorer in self.plan.row_scorers:
+            self._put(scorer.score(self.batch), np.arange(self._units(scorer.unit)))
+        if not self.plan.recipe.score_all:
+            self._open = self._decide(self.plan.rules[: self.plan.row_rules]).images
+
+    def score_image(self, image: int, encoder: Encoder | None) -> ImageWork:
+        """Fetches, decodes and scores one image up to the model's input; its pixels are gone on return.
+
+        Safe to call from several threads for different images.
+        """
+        one = self.batch.one_image(image)
+        data = one.bytes[0]
+        needs_pixels = self._open[image] and (encoder is not None or self._reads_pixels)
+        if self.plan.recipe.check == "decode" or needs_pixels:
+            rgb = one.pixels[0]
+        else:
+            rgb, _ = None, one.headers[0]
+        place = np.array([image])
+        if one.errors:
+            for stage in self.plan.image_stages:
+                self._put(stage.scorer.score(one), place)
+            return ImageWork(error=one.errors[0])
+        if not self._open[image]:
+            return ImageWork()
+        for stage in self.plan.image_stages:
+            self._put(stage.scorer.score(one), place)
+            if one.errors:  # a header that promised more than the pixels hold
+                return ImageWork(error=one.errors[0])
+            if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
+                return ImageWork()
+        prepared = encoder.prepare(rgb) if encoder is not None and rgb is not None else None
+        return ImageWork(data=data, prepared=prepared)
+
+    def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
+        """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
+        self.errors = {image: done.error for image, done in enumerate(work) if done.error is not None}
+        if self.errors and self.plan.recipe.on_error == "stop":
+            image, error = next(iter(self.errors.items()))
+            row = int(self.batch.parts.image_rows[image]) + self.first_row
+            name = self.batch.parts.images[image].reference or "inline image"
+            raise CountsError(
+                f"stopped at shard {self.shard}, row {row} ({name}): {error}; "
+                "mend it, or choose --on-error drop, drop-sample or keep"
+            )
+        wanted = np.ones(self.batch.images, dtype=bool)
+        if not self.plan.recipe.score_all:
+            wanted = self._settle(self.plan.early_rules).images
+        return {image: done.prepared for image, done in enumerate(work) if wanted[image] and done.prepared is not None}
+
+    def texts(self) -> tuple[list[str], npt.NDArray[np.int64]]:
+        """The texts of the samples that have an encoded image, and the sample of each."""
+        samples = np.unique(self.batch.parts.image_samples[self.encoded])
+        chosen = np.flatnonzero(np.isin(self.batch.parts.text_samples, samples))
+        return [self.batch.parts.texts[i] for i in chosen.tolist()], self.batch.parts.text_samples[chosen]
+
+    def score_vectors(self, images: Vectors, texts: TextVectors | None) -> None:
+        """Runs the scorers that need vectors; ``images`` has a row an image, NaN where it was not encoded."""
+        self.batch.image_vectors = images
+        if texts is not None:
+            self.batch.text_vectors = texts
+        scored = self.encoded.copy()
+        scored[list(self.errors)] = True
+        for scorer in self.plan.vector_scorers:
+            units = scored[self.batch.pairs].all(axis=1) if scorer.unit == "pair" else scored
+            self._put(scorer.score(self.batch), np.flatnonzero(units), among=True)
+
+    def finish(self) -> tuple[Verdicts, pa.Table]:
+        """The verdicts by all local rules, and the ledger rows."""
+        verdicts = self._settle(len(self.plan.rules))
+        table = ledger.part(
+            shard=self.shard,
+            first_row=self.first_row,
+            first_sample=self.first_sample,
+            parts=self.batch.parts,
+            verdicts=verdicts,
+            errors=self.errors,
+            scores=self.scores,
+        )
+        return verdicts, table
+
+    def kept(self, verdicts: Verdicts) -> pa.Table:
+        """The rows of what stays."""
+        return keep_rows(self.batch.table, self.batch.layout, self.batch.parts, verdicts.images, verdicts.samples)
+
+    def _units(self, unit: Unit) -> int:
+        if unit == "pair":
+            return len(self.batch.pairs)
+        return self.batch.images if unit == "image" else self.batch.samples
+
+    @property
+    def _reads_pixels(self) -> bool:
+        return any(stage.scorer.reads == "pixels" for stage in self.plan.image_stages)
+
+    def _passes(self, rules: Sequence[BoundRule], image: int) -> bool:
+        return all(bound.rule.passes(self.scores[bound.rule.name].values[[image]])[0] for bound in rules)
+
+    def _put(self, columns: Any, units: npt.NDArray[np.int64], *, among: bool = False) -> None:
+        for name, column in columns.items():
+            self.scores[name].put(units, column.take(pa.array(units)) if among else column)
+
+    def _decide(self, rules: Sequence[BoundRule]) -> Verdicts:
+        values = {name: score.values for name, score in self.scores.items()}
+        return decide(rules, values, self.geometry, self.errors, self.plan.recipe.on_error)
+
+    def _settle(self, rules: int) -> Verdicts:
+        """Decides by the first ``rules`` rules, computing a kept ratio at its place among them."""
+        ratio = self.plan.kept_ratio
+        if ratio is not None and self.plan.kept_ratio_at <= rules:
+            self.batch.alive = self._decide(self.plan.rules[: self.plan.kept_ratio_at]).images
+            self._put(ratio.score(self.batch), np.arange(self.batch.samples))
+        return self._decide(self.plan.rules[:rules])
+
+
+def chunks(plan: Plan, shard: int, batch: Batch) -> Iterator[Chunk]:
+    """Cuts a shard's batch into chunks of whole samples, ``CHUNK_IMAGES`` images each or one large sample.
+
+    There is always at least one, if only an empty one.
+    """
+    ends = np.searchsorted(batch.parts.image_samples, np.arange(batch.samples), side="right")
+    start = 0
+    number = 0
+    while start < batch.samples or number == 0:
+        images_before = int(ends[start - 1]) if start else 0
+        full = int(np.searchsorted(ends, images_before + CHUNK_IMAGES)) + 1
+        stop = min(full, start + CHUNK_SAMPLES, batch.samples)
+        yield Chunk(
+            plan,
+            batch.slice_samples(start, stop),
+            shard=shard,
+            number=number,
+            first_row=int(batch.parts.sample_rows[start]) if batch.samples else 0,
+            first_sample=start,
+        )
+        start, number = stop, number + 1

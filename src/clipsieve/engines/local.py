@@ -1,0 +1,228 @@
+"""The local engine: reading, image work, the model and writing overlap on the threads of this machine.
+
+One thread reads shards ahead, a pool fetches, decodes and scores images, the calling thread owns the model, and
+one thread writes and commits. Queues between them are short, so memory is bounded by what is in flight.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from clipsieve.core.batch import Batch
+from clipsieve.core.embed import TextVectors, embed_texts
+from clipsieve.core.ledger import Counts
+from clipsieve.engines.chunk import ByteStore, Chunk, ImageWork, chunks
+from clipsieve.engines.commit import Committer, ScoredShard
+
+if TYPE_CHECKING:
+    from clipsieve.core.contracts import Encoder, Pixels, Reader, Shard, Vectors
+    from clipsieve.plan import Plan
+
+T = TypeVar("T")
+
+CHUNKS_AHEAD = 3
+"""Chunks on which image work has begun while the model is busy with an earlier one."""
+
+
+@dataclass(kw_only=True, eq=False)
+class _ShardInWork:
+    """A shard whose chunks arrive one by one."""
+
+    shard: Shard
+    store: ByteStore
+    chunks: list[Chunk] = field(default_factory=list)
+    vectors: list[Vectors] = field(default_factory=list)
+
+
+class LocalEngine:
+    """Scores shards on this machine and hands each to a ``Committer``."""
+
+    def __init__(
+        self,
+        *,
+        plan: Plan,
+        reader: Reader,
+        encoder: Encoder | None,
+        committer: Committer,
+        workers: int | None = None,
+        batch_size: int,
+        progress: Callable[[int, Counts | None], None],
+    ) -> None:
+        self.plan = plan
+        self.reader = reader
+        self.encoder = encoder
+        self.committer = committer
+        self.workers = workers or os.cpu_count() or 1
+        self.batch_size = batch_size
+        self.progress = progress
+
+    def run(self, shards: Iterable[Shard]) -> None:
+        """Scores and commits ``shards``; ``progress`` hears of images as they pass and of each commit."""
+        with ThreadPoolExecutor(1, "clipsieve-commit") as writing, _Background(self._chunks(shards), 2) as ready:
+            commit: Future[Counts] | None = None
+            waiting: list[tuple[Vectors, int, Pixels]] = []
+            for work, chunk, inputs, last in ready:
+                dim = self.encoder.dim if self.encoder else 0
+                vectors: Vectors = np.full((chunk.batch.images, dim), np.nan, dtype=np.float32)
+                work.chunks.append(chunk)
+                work.vectors.append(vectors)
+                chunk.encoded[list(inputs)] = True
+                waiting.extend((vectors, image, prepared) for image, prepared in inputs.items())
+                self._encode(waiting, flush=last)
+                self.progress(chunk.batch.images, None)
+                if last:
+                    scored = self._score(work)
+                    if commit is not None:
+                        self.progress(0, commit.result())
+                    commit = writing.submit(self.committer.commit, scored)
+            if commit is not None:
+                self.progress(0, commit.result())
+
+    def _chunks(self, shards: Iterable[Shard]) -> Iterator[tuple[_ShardInWork, Chunk, dict[int, Pixels], bool]]:
+        """Chunks with their image work done, in order, and whether each is the last of its shard."""
+        ahead: deque[tuple[_ShardInWork, Chunk, list[Future[ImageWork]], bool]] = deque()
+        with (
+            _Background(self._batches(shards), 1) as batches,
+            ThreadPoolExecutor(self.workers, "clipsieve-images") as pool,
+        ):
+            for shard, batch in batches:
+                work = _ShardInWork(shard=shard, store=ByteStore(self.committer.folder.path))
+                for chunk, last in _with_last(chunks(self.plan, shard.number, batch)):
+                    chunk.score_rows()
+                    futures = [
+                        pool.submit(chunk.score_image, image, self.encoder) for image in range(chunk.batch.images)
+                    ]
+                    ahead.append((work, chunk, futures, last))
+                    if len(ahead) > CHUNKS_AHEAD:
+                        yield self._accepted(*ahead.popleft())
+            while ahead:
+                yield self._accepted(*ahead.popleft())
+
+    def _accepted(
+        self, work: _ShardInWork, chunk: Chunk, futures: Sequence[Future[ImageWork]], last: bool
+    ) -> tuple[_ShardInWork, Chunk, dict[int, Pixels], bool]:
+        results = [future.result() for future in futures]
+        inputs = chunk.accept(results)
+        if self.committer.needs_bytes:
+            for image, done in enumerate(results):
+                if done.data is not None and chunk.batch.parts.images[image].data is None:
+                    work.store.put((chunk.number, image), done.data)
+        return work, chunk, inputs, last
+
+    def _batches(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Batch]]:
+        for shard in shards:
+            yield shard, Batch.from_rows(self.reader.read(shard), self.reader.layout)
+
+    def _encode(self, waiting: list[tuple[Vectors, int, Pixels]], *, flush: bool) -> None:
+        """Encodes full batches of ``waiting`` (and the rest on ``flush``), each vector into its place."""
+        while len(waiting) >= self.batch_size or (flush and waiting):
+            assert self.encoder is not None
+            taken = waiting[: self.batch_size]
+            del waiting[: self.batch_size]
+            encoded = self.encoder.images(np.stack([prepared for _, _, prepared in taken]))
+            for (vectors, image, _), vector in zip(taken, encoded, strict=True):
+                vectors[image] = vector
+
+    def _score(self, work: _ShardInWork) -> ScoredShard:
+        if self.plan.needs_encoder:
+            for chunk, vectors, texts in zip(work.chunks, work.vectors, self._texts(work.chunks), strict=True):
+                chunk.score_vectors(vectors, texts)
+        return ScoredShard(
+            shard=work.shard,
+            chunks=work.chunks,
+            store=work.store,
+            layout=self.reader.layout,
+        )
+
+    def _texts(self, pieces: Sequence[Chunk]) -> Iterator[TextVectors | None]:
+        """Text vectors of each chunk; equal texts of the shard are encoded once."""
+        if not self.plan.needs_texts or self.encoder is None:
+            yield from [None] * len(pieces)
+            return
+        found = [chunk.texts() for chunk in pieces]
+        offsets = np.cumsum([0] + [chunk.batch.samples for chunk in pieces])
+        vectors = embed_texts(
+            self.encoder,
+            [text for texts, _ in found for text in texts],
+            np.concatenate([samples + offset for (_, samples), offset in zip(found, offsets, strict=False)]),
+            self.plan.recipe.long_text,
+            self.batch_size,
+        )
+        for start, stop in pairwise(offsets.tolist()):
+            mine = (vectors.samples >= start) & (vectors.samples < stop)
+            yield TextVectors(vectors=vectors.vectors[mine], samples=vectors.samples[mine] - start)
+
+
+def _with_last(items: Iterator[T]) -> Iterator[tuple[T, bool]]:
+    """Each item with whether it is the last."""
+    previous = next(items)
+    for item in items:
+        yield previous, False
+        previous = item
+    yield previous, True
+
+
+class _Background(Iterable[T]):
+    """Runs an iterator in a thread of its own, at most ``depth`` items ahead; its errors surface where it is read."""
+
+    def __init__(self, source: Iterator[T], depth: int) -> None:
+        self._source = source
+        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> _Background[T]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.05)
+            except queue.Empty:
+                continue
+        self._thread.join()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            kind, item = self._queue.get()
+            if kind == "item":
+                yield item  # type: ignore[misc]
+            elif kind == "error":
+                assert isinstance(item, BaseException)
+                raise item
+            else:
+                return
+
+    def _work(self) -> None:
+        try:
+            for item in self._source:
+                self._put("item", item)
+                if self._stopped.is_set():
+                    return
+            self._put("end", None)
+        except BaseException as failure:
+            self._put("error", failure)
+        finally:
+            close = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+
+    def _put(self, kind: str, item: T | BaseException | None) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._queue.put((kind, item), timeout=0.05)
+                return
+            except queue.Full:
+                continue

@@ -1,0 +1,204 @@
+"""From a recipe to a plan: which scorers run when, which rules they feed, and in which order rules decide.
+
+Cheap comes before expensive (rows, bytes, pixels, vectors; then by cost), whatever order the user wrote. The one
+exception is ``image_text_ratio`` with ``count: kept``: it counts what the rules listed before it leave, so it and
+the rules listed after it wait for those.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clipsieve.core.contracts import Scorer
+from clipsieve.core.decide import BoundRule
+from clipsieve.core.layout import LayoutKind
+from clipsieve.core.rules import Rule, check_name, parse
+from clipsieve.errors import RecipeError, RuleError
+from clipsieve.recipe import Recipe
+from clipsieve.scorers import COLUMNS, SCORERS
+from clipsieve.scorers.image_text_ratio import ImageTextRatio
+
+PHASES = ("rows", "bytes", "pixels", "vectors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A scorer and the rules that can be judged image by image as soon as it has run."""
+
+    scorer: Scorer
+    rules: tuple[BoundRule, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The order of work on any whole samples of the source.
+
+    ``rules`` are all local rules in the order they decide: the first ``row_rules`` need only rows, the first
+    ``early_rules`` no model. ``kept_ratio`` is the ratio that counts kept images, computed when the first
+    ``kept_ratio_at`` rules have decided. ``ranks`` need the whole data set.
+    """
+
+    recipe: Recipe
+    layout: LayoutKind
+    row_scorers: tuple[Scorer, ...]
+    image_stages: tuple[Stage, ...]
+    vector_scorers: tuple[Scorer, ...]
+    kept_ratio: ImageTextRatio | None
+    kept_ratio_at: int
+    rules: tuple[BoundRule, ...]
+    row_rules: int
+    early_rules: int
+    ranks: tuple[BoundRule, ...]
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether images must be embedded."""
+        return bool(self.vector_scorers) or self.recipe.vectors
+
+    @property
+    def needs_texts(self) -> bool:
+        """Whether texts must be embedded."""
+        return any("clip_score" in scorer.columns for scorer in self.vector_scorers)
+
+    @property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """All scorers in the order they run."""
+        late = (self.kept_ratio,) if self.kept_ratio else ()
+        return (*self.row_scorers, *(stage.scorer for stage in self.image_stages), *late, *self.vector_scorers)
+
+    def warnings(self) -> Iterator[str]:
+        """What a user should know before a run."""
+        if self.layout != "interleaved" and any(b.rule.name == "image_text_ratio" for b in self.rules):
+            yield (
+                "image_text_ratio over caption rows says little: a caption of 10 words gives 0.1, "
+                "whatever its image; its usual thresholds are for documents"
+            )
+
+
+def default_scores(layout: LayoutKind, *, has_texts: bool) -> tuple[str, ...]:
+    """The scores that say something of samples in this layout, for ``clipsieve score``."""
+    with_text = ("clip_score",) if has_texts else ()
+    pairs = ("pair_similarity",) if layout == "lists" else ()
+    facts = ("width", "height", "aspect_ratio", "file_bytes", "words")
+    return (*facts, "blur", "qr_code", "image_text_ratio", *with_text, *pairs)
+
+
+def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
+    """Orders the scorers and rules of ``recipe``. Raises ``RuleError`` or ``RecipeError``."""
+    rules = [rule for keep in recipe.keep for rule in parse(keep.rule, drop=keep.drop, missing=keep.missing)]
+    for rule in rules:
+        check_name(rule.name, COLUMNS)
+    for name in recipe.scores:
+        check_name(name, COLUMNS)
+    names = dict.fromkeys([*(rule.name for rule in rules), *recipe.scores])
+    scorers = {name: _make(COLUMNS[name], recipe) for name in names}
+    bound = [_bind(rule, scorers[rule.name], layout) for rule in rules]
+    local = [b for b in bound if b.rule.rank is None]
+    # One instance a scorer class, also when several of its columns are named.
+    distinct = sorted({type(s).__name__: s for s in scorers.values()}.values(), key=_order)
+
+    ratio = next((s for s in distinct if isinstance(s, ImageTextRatio) and s.count == "kept"), None)
+    listed = [b.rule.name for b in local]
+    # Without a rule on it, a kept ratio counts what all rules leave.
+    barrier = listed.index("image_text_ratio") if ratio and "image_text_ratio" in listed else len(local)
+    before = sorted(local[:barrier], key=lambda b: _order(scorers[b.rule.name]))
+    after = sorted(local[barrier:], key=lambda b: (b.rule.name != "image_text_ratio", *_order(scorers[b.rule.name])))
+    ordered = (*before, *after)
+    prompt = {id(b) for b in before} if ratio else {id(b) for b in ordered}
+    return Plan(
+        recipe=recipe,
+        layout=layout,
+        row_scorers=tuple(s for s in distinct if s.reads == "rows" and s is not ratio),
+        image_stages=tuple(
+            Stage(
+                scorer=s,
+                rules=tuple(
+                    b for b in ordered if b.rule.name in s.columns and id(b) in prompt and not b.rule.quantifier
+                ),
+            )
+            for s in distinct
+            if s.reads in ("bytes", "pixels")
+        ),
+        vector_scorers=tuple(s for s in distinct if s.reads == "vectors"),
+        kept_ratio=ratio,
+        kept_ratio_at=len(before),
+        rules=ordered,
+        row_rules=_leading(before, scorers, ("rows",)),
+        early_rules=_leading(ordered, scorers, ("rows", "bytes", "pixels")),
+        ranks=tuple(b for b in bound if b.rule.rank is not None),
+    )
+
+
+def _order(scorer: Scorer) -> tuple[int, float]:
+    return PHASES.index(scorer.reads), scorer.cost
+
+
+def _leading(rules: Sequence[BoundRule], scorers: Mapping[str, Scorer], phases: tuple[str, ...]) -> int:
+    for place, bound in enumerate(rules):
+        if scorers[bound.rule.name].reads not in phases:
+            return place
+    return len(rules)
+
+
+def _make(scorer: type[Scorer], recipe: Recipe) -> Scorer:
+    known = {field.name for field in dataclasses.fields(scorer)}  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"model": recipe.model, "long_text": recipe.long_text}
+    options = {key: value for key, value in shared.items() if key in known}
+    for name in scorer.columns:
+        for key, value in recipe.scores.get(name, {}).items():
+            if key not in known or key in shared:
+                allowed = ", ".join(sorted(known - set(shared))) or "none"
+                raise RecipeError(f"recipe: scores.{name}: no option {key!r}; options: {allowed}")
+            options[key] = value
+    try:
+        return scorer(**options)
+    except (TypeError, ValueError) as failure:
+        raise RecipeError(f"recipe: scores.{'/'.join(scorer.columns)}: {failure}") from None
+
+
+def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
+    if scorer.unit == "pair" and rule.quantifier is None:
+        raise RuleError(
+            f"rule {rule.text!r}: {rule.name} has a value per pair; write any({rule.name}) or all({rule.name})"
+        )
+    if scorer.unit == "sample" and rule.quantifier is not None:
+        raise RuleError(f"rule {rule.text!r}: {rule.name} has one value a sample; write it without {rule.quantifier}()")
+    whole = scorer.unit != "image" or rule.quantifier is not None
+    if whole and rule.drop == "image":
+        raise RuleError(f"rule {rule.text!r}: it judges a whole sample, so it cannot drop a single image")
+    default: Literal["image", "sample"] = "sample" if whole or layout != "interleaved" else "image"
+    return BoundRule(rule=rule, unit=scorer.unit, why_missing=scorer.why_missing, drop=rule.drop or default)
+
+
+def all_scores() -> tuple[str, ...]:
+    """Names of all scores, for help and errors."""
+    return tuple(column for scorer in SCORERS for column in scorer.columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageLine:
+    """One line of a plan for people."""
+
+    name: str
+    reads: str
+    rules: tuple[str, ...]
+
+
+def stages(plan: Plan) -> list[StageLine]:
+    """The stages in the order they run, with the rules that each one makes decidable."""
+    rules = (*plan.rules, *plan.ranks)
+    lines = []
+    for scorer in plan.scorers:
+        decided = tuple(b.rule.text for b in rules if b.rule.name in scorer.columns and b.rule.rank is None)
+        lines.append(StageLine(name=", ".join(scorer.columns), reads=scorer.reads, rules=decided))
+    if plan.recipe.check == "decode" and not any(line.reads == "pixels" for line in lines):
+        lines.insert(len(plan.row_scorers), StageLine(name="(check that images decode)", reads="pixels", rules=()))
+    if plan.ranks:
+        texts = tuple(bound.rule.text for bound in plan.ranks)
+        lines.append(StageLine(name="selection over the whole data set", reads="scores", rules=texts))
+    if plan.recipe.write:
+        lines.append(StageLine(name=f"write {plan.recipe.write.format}", reads="bytes", rules=()))
+    return lines

@@ -1,0 +1,249 @@
+"""Finds the files of a source, by path, glob or folder, and opens them as seekable binary files; fsspec everywhere.
+
+``.gz`` and ``.zst`` are opened as what is inside: all offsets are those of the decompressed bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
+
+from clipsieve.core.contracts import SourceFile
+from clipsieve.errors import SourceError
+
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+"""Extension to the name of the codec in Arrow."""
+
+CHUNK = 4 * 2**20
+"""Bytes read at a time where a whole file is streamed."""
+
+_BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
+_MAGIC = re.compile(r"[*?\[]")
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What one path of the request stands for: files in order, and the folder when the path is one."""
+
+    path: str
+    files: tuple[SourceFile, ...]
+    folder: str | None = None
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Turns what the filesystem has to say about ``path`` into a ``SourceError`` of one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceError(f"{path}: no such file or folder; check the path") from None
+    except PermissionError:
+        raise SourceError(f"{path}: permission denied; make it readable for this user") from None
+    except (OSError, EOFError, ImportError, ValueError, pa.ArrowException) as failure:
+        raise SourceError(f"{path}: cannot be read: {' '.join(str(failure).split())}") from failure
+
+
+def find(path: str) -> Listing:
+    """Lists the files of a path, brace glob, glob or folder, sorted; hidden files and ``_names`` are left out.
+
+    Raises ``SourceError`` when there is nothing, or when a folder cannot be read.
+    """
+    with reading(path):
+        filesystem, root = fsspec.core.url_to_fs(path)
+        if filesystem.isdir(root):
+            return Listing(path=path, files=tuple(_walk(filesystem, root)), folder=_spelled(filesystem, root))
+        if filesystem.exists(root):
+            return Listing(path=path, files=(_source_file(filesystem, filesystem.info(root)),))
+    found: dict[str, SourceFile] = {}
+    for pattern in braces(path):
+        with reading(pattern):
+            matched = list(_matches(filesystem, filesystem._strip_protocol(pattern)))
+        if not matched:
+            raise SourceError(f"{pattern}: no matching files; check the path, and quote a glob on the command line")
+        found |= {file.path: file for file in matched}
+    return Listing(path=path, files=tuple(found[name] for name in sorted(found)))
+
+
+def braces(pattern: str) -> list[str]:
+    """Expands ``{a,b}`` and ``{000..012}``; the numbers of a range keep their leading zeros."""
+    brace = _BRACES.search(pattern)
+    if brace is None:
+        return [pattern]
+    inside = brace[1]
+    if "," in inside:
+        choices = inside.split(",")
+    else:
+        first, last = inside.split("..")
+        step = 1 if int(first) <= int(last) else -1
+        choices = [str(n).zfill(len(first)) for n in range(int(first), int(last) + step, step)]
+    head, tail = pattern[: brace.start()], pattern[brace.end() :]
+    return [expanded for choice in choices for expanded in braces(head + choice + tail)]
+
+
+def _matches(filesystem: Any, pattern: str) -> Iterator[SourceFile]:
+    if not _MAGIC.search(pattern):
+        if filesystem.isfile(pattern):
+            yield _source_file(filesystem, filesystem.info(pattern))
+        return
+    fixed = _MAGIC.split(pattern)[0].rpartition("/")[0]
+    all_asked_for = _hidden(pattern, fixed)
+    for name, info in filesystem.glob(pattern, detail=True).items():
+        if info["type"] == "file" and (all_asked_for or not _hidden(name, fixed)):
+            yield _source_file(filesystem, info)
+
+
+def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
+    # Not find(): it passes over folders that cannot be read, without a word.
+    found = [
+        info
+        for _, _, files in filesystem.walk(root, detail=True, on_error="raise")
+        for info in files.values()
+        if not _hidden(info["name"], root)
+    ]
+    yield from (_source_file(filesystem, info) for info in sorted(found, key=lambda info: str(info["name"])))
+
+
+def _hidden(path: str, root: str) -> bool:
+    return any(step.startswith((".", "_")) for step in path[len(root) :].split("/"))
+
+
+def _source_file(filesystem: Any, info: dict[str, Any]) -> SourceFile:
+    version = next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
+    return SourceFile(path=_spelled(filesystem, info["name"]), size=int(info["size"] or 0), version=version)
+
+
+def _spelled(filesystem: Any, path: str) -> str:
+    """The path as ``fsspec.open`` takes it; a local one stays a plain path."""
+    return path if isinstance(filesystem, LocalFileSystem) else str(filesystem.unstrip_protocol(path))
+
+
+def extension(path: str) -> str:
+    """The extension in lower case, beneath a compression: ``.jsonl`` of ``a.jsonl.gz``."""
+    name = path.rpartition("/")[2].lower()
+    for ending in COMPRESSIONS:
+        name = name.removesuffix(ending)
+    return name[name.rfind(".") :] if "." in name[1:] else ""
+
+
+def compression(path: str) -> str | None:
+    """The codec that the last extension names."""
+    return next((codec for ending, codec in COMPRESSIONS.items() if path.lower().endswith(ending)), None)
+
+
+def open_file(path: str) -> BinaryIO:
+    """Opens a file, decompressed, seekable (backwards at the price of a new start) and buffered."""
+    with reading(path):
+        if codec := compression(path):
+            return io.BufferedReader(_Decompressed(path, codec), buffer_size=2**18)
+        return cast(BinaryIO, fsspec.open(path, "rb").open())
+
+
+class _Decompressed(io.RawIOBase):
+    """The bytes inside a compressed file. Seeking forward reads on; seeking backward begins anew."""
+
+    def __init__(self, path: str, codec: str) -> None:
+        self._path = path
+        self._codec = codec
+        self._open()
+
+    def _open(self) -> None:
+        self._outer = fsspec.open(self._path, "rb").open()
+        self._inner = pa.CompressedInputStream(self._outer, self._codec)
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._inner.read(len(buffer))
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        target = offset + (self._position if whence == io.SEEK_CUR else 0)
+        if whence == io.SEEK_END:
+            raise io.UnsupportedOperation("the end of a compressed file is not known")
+        if target < self._position:
+            self._outer.close()
+            self._open()
+        while self._position < target:
+            data = self._inner.read(min(CHUNK, target - self._position))
+            if not data:
+                break
+            self._position += len(data)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def close(self) -> None:
+        self._outer.close()
+        super().close()
+
+
+class Cursor:
+    """Reads ranges of files; the next range of the same file goes on where the last one ended."""
+
+    def __init__(self) -> None:
+        self._path: str | None = None
+        self._file: BinaryIO = io.BytesIO()
+
+    def read(self, path: str, start: int, stop: int) -> bytes:
+        """The bytes ``[start, stop)``. Raises ``SourceError`` when the file ends before."""
+        if path != self._path:
+            self._file.close()
+            self._file = open_file(path)
+            self._path = path
+        with reading(path):
+            self._file.seek(start)
+            data = self._file.read(stop - start)
+        if len(data) < stop - start:
+            raise SourceError(f"{path}: ends at byte {start + len(data)} of {stop}: changed since the run began")
+        return data
+
+
+class LineNumbers:
+    """Line numbers of byte offsets, counted only when an error needs one."""
+
+    def __init__(self) -> None:
+        self._at = ("", 0, 1)
+
+    def at(self, path: str, offset: int) -> int:
+        """The number, from 1, of the line that begins at ``offset``."""
+        known, position, line = self._at
+        if known != path or position > offset:
+            position, line = 0, 1
+        with open_file(path) as file, reading(path):
+            file.seek(position)
+            while position < offset:
+                data = file.read(min(CHUNK, offset - position))
+                if not data:
+                    break
+                position += len(data)
+                line += data.count(b"\n")
+        self._at = (path, offset, line)
+        return line
+
+
+def head(path: str, size: int) -> bytes:
+    """The first bytes of a file, at most ``size``."""
+    with open_file(path) as file, reading(path):
+        return file.read(size)
+
+
+def total_size(files: Sequence[SourceFile]) -> int:
+    """Bytes of all files as stored."""
+    return sum(file.size for file in files)

@@ -1,0 +1,105 @@
+"""Numbers from a ledger: the funnel, and the percentiles and histogram of each score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsieve.core.ledger import BASE_SCHEMA, Counts
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+HALF = 0.5
+"""A rule that drops more than this share of the images is warned about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunnelRow:
+    """A step of the funnel: what it took out and what it left, in images."""
+
+    step: str
+    out: int
+    left: int
+
+
+def funnel(counts: Counts, rules: Sequence[str]) -> list[FunnelRow]:
+    """From the images read to the images kept; ``rules`` in the order they decide."""
+    left = counts.images.total
+    rows = [FunnelRow(step="images read", out=0, left=left)]
+    if counts.images.failed:
+        left -= counts.images.failed
+        rows.append(FunnelRow(step="failed", out=counts.images.failed, left=left))
+    for rule in dict.fromkeys(rules):
+        out = counts.dropped_by.get(rule, 0)
+        left -= out
+        rows.append(FunnelRow(step=rule, out=out, left=left))
+    others = counts.images.dropped - sum(counts.dropped_by.values())
+    if others:
+        rows.append(FunnelRow(step="with a failed image of their sample", out=others, left=left - others))
+    return rows
+
+
+def harsh_rules(counts: Counts) -> Iterator[str]:
+    """The rules that dropped more than half of the images."""
+    for rule, out in counts.dropped_by.items():
+        if out > HALF * counts.images.total:
+            yield rule
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Distribution:
+    """How the computed values of one score lie.
+
+    ``values`` were computed, ``missing`` cannot be scored (NaN), ``skipped`` were not computed because an earlier
+    rule had dropped the image. ``edges`` ``(bins + 1,)`` and ``heights`` ``(bins,)`` make the histogram.
+    """
+
+    name: str
+    values: int
+    missing: int
+    skipped: int
+    percentiles: Mapping[int, float]
+    edges: npt.NDArray[np.float64]
+    heights: npt.NDArray[np.int64]
+
+
+def distributions(ledger: pa.Table, bins: int = 40) -> list[Distribution]:
+    """The distribution of each numeric score; a score of a sample counts once a sample, of pairs once a pair."""
+    found = []
+    samples = None
+    for field in list(ledger.schema)[len(BASE_SCHEMA) :]:
+        name = field.name
+        column = ledger[name]
+        if (field.metadata or {}).get(b"unit") == b"sample":
+            samples = _first_rows(ledger) if samples is None else samples
+            column = column.take(samples)
+        if pa.types.is_list(column.type):
+            column = pc.list_flatten(column)
+        if not pa.types.is_floating(column.type):
+            continue
+        values = pc.drop_null(column).to_numpy()
+        finite = values[np.isfinite(values)]
+        heights, edges = np.histogram(finite, bins=bins) if len(finite) else (np.zeros(0, np.int64), np.zeros(0))
+        found.append(
+            Distribution(
+                name=name,
+                values=len(finite),
+                missing=int(np.isnan(values).sum()),
+                skipped=column.null_count,
+                percentiles=dict(zip(PERCENTILES, np.percentile(finite, PERCENTILES).tolist(), strict=True))
+                if len(finite)
+                else {},
+                edges=edges,
+                heights=heights,
+            )
+        )
+    return found
+
+
+def _first_rows(ledger: pa.Table) -> pa.Array:
+    keys = ledger["shard"].to_numpy().astype(np.int64) << 32 | ledger["sample"].to_numpy()
+    return pa.array(np.sort(np.unique(keys, return_index=True)[1]))

@@ -1,0 +1,102 @@
+"""A run in the terminal: the funnel, then each score's percentiles with a small histogram, then the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from clipsieve.core.ledger import Counts
+from clipsieve.report.numbers import PERCENTILES, Distribution, distributions, funnel, harsh_rules
+
+BLOCKS = " ▁▂▃▄▅▆▇█"
+BAR = 24
+ERRORS = 10
+"""How many kinds of errors are listed."""
+
+
+def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
+    """The funnel in images, with the samples and what to look at below."""
+    rows = funnel(counts, rules)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("", "out", "left", ""):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    total = max(counts.images.total, 1)
+    for row in rows:
+        bar = "█" * round(BAR * row.left / total)
+        share = f"{100 * row.left / total:5.1f}%"
+        table.add_row(Text(row.step), f"{row.out:,}" if row.out else "", f"{row.left:,}", f"{share} {bar}")
+    lines: list[RenderableType] = [table, Text(""), Text(totals(counts))]
+    lines += [
+        Text(f"warning: {rule} dropped more than half of the images", style="yellow") for rule in harsh_rules(counts)
+    ]
+    return Group(*lines)
+
+
+def totals(counts: Counts) -> str:
+    """Images and samples by verdict in one line each; the parts add up to the whole."""
+
+    def line(name: str, tally: object) -> str:
+        kept, dropped, failed, total = (getattr(tally, key) for key in ("kept", "dropped", "failed", "total"))
+        return f"{name:<8}{total:>9,} = {kept:,} kept + {dropped:,} dropped + {failed:,} failed"
+
+    return f"{line('images', counts.images)}\n{line('samples', counts.samples)}"
+
+
+def score_table(ledger: pa.Table) -> RenderableType:
+    """Percentiles and a histogram for each score."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("score", no_wrap=True)
+    table.add_column("values", justify="right")
+    for percentile in PERCENTILES:
+        table.add_column("median" if percentile == 50 else f"{percentile}%", justify="right")
+    table.add_column("histogram, 1% to 99%", no_wrap=True)
+    table.add_column("", style="dim")
+    for found in distributions(ledger):
+        notes = [f"{found.missing:,} missing"] if found.missing else []
+        notes += [f"{found.skipped:,} not computed"] if found.skipped else []
+        cells = [_number(value) for value in found.percentiles.values()] or ["-"] * len(PERCENTILES)
+        table.add_row(found.name, f"{found.values:,}", *cells, sparkline(found), ", ".join(notes))
+    return table
+
+
+def sparkline(found: Distribution, width: int = 24) -> str:
+    """The histogram between the outer percentiles in ``width`` characters."""
+    if not found.percentiles:
+        return ""
+    low, high = found.percentiles[PERCENTILES[0]], found.percentiles[PERCENTILES[-1]]
+    if low == high:
+        return "█ all equal" if found.values else ""
+    centres = (found.edges[:-1] + found.edges[1:]) / 2
+    heights, _ = np.histogram(centres, bins=width, range=(low, high), weights=found.heights)
+    scaled = np.ceil(heights / max(heights.max(), 1) * (len(BLOCKS) - 1)).astype(int)
+    return "".join(BLOCKS[height] for height in scaled)
+
+
+def error_table(counts: Counts) -> RenderableType:
+    """The most common errors."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("images", justify="right")
+    table.add_column("error")
+    for error, images in list(counts.errors.items())[:ERRORS]:
+        table.add_row(f"{images:,}", Text(error))
+    return table
+
+
+def show(console: Console, counts: Counts, rules: Sequence[str], ledger: pa.Table) -> None:
+    """Prints a whole run."""
+    console.print(funnel_table(counts, rules))
+    if ledger.num_columns > 11:
+        console.print()
+        console.print(score_table(ledger))
+    if counts.errors:
+        console.print()
+        console.print(error_table(counts))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

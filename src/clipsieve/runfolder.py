@@ -1,0 +1,195 @@
+"""The run folder: what was asked, what is done, and the files that say so.
+
+A part of ``ledger/`` (or, before a selection over the whole data set, of ``scores/``) is written after all that it
+stands for is in place: it is the commit. Every file appears under its final name only when whole, so a process
+may be killed at any instant and the same command run again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from clipsieve.core.contracts import Piece, Shard, SourceFile
+from clipsieve.errors import OutputError, RunFolderError
+
+Kind: TypeAlias = Literal["ledger", "scores"]
+
+TEMPORARY = ".partial-"
+"""Prefix of files that are being written; leftovers of a dead process are removed."""
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears as ``path`` when the block ends well, and not at all when it does not.
+
+    Raises ``OutputError`` when the disk is full or the file cannot be written.
+    """
+    partial = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except OSError as failure:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write {path}: {failure.strerror or failure}; make room and run the same command again to resume"
+        ) from failure
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file, whole or not at all."""
+    with atomic(path) as file:
+        pq.write_table(table, file, compression="zstd")
+
+
+def clean_partials(folder: Path) -> None:
+    """Removes what a dead process left half-written."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        leftover.unlink(missing_ok=True)
+
+
+class RunFolder:
+    """One execution's folder, held by one process at a time.
+
+    Use as a context manager; ``open`` refuses a folder that another recipe, encoder or process holds.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    @classmethod
+    def open(cls, path: Path, identity: Mapping[str, Any], executed: Mapping[str, Any]) -> RunFolder:
+        """Takes the folder for the recipe ``identity``; ``executed`` records versions and the encoder.
+
+        Raises ``RunFolderError`` when the folder is no run, is locked, or holds another recipe or encoder.
+        """
+        folder = cls(path)
+        if path.exists() and not path.is_dir():
+            raise RunFolderError(f"{path} is a file; give a folder for the run with --out")
+        recipe_file = path / "recipe.yaml"
+        if path.exists() and any(path.iterdir()) and not recipe_file.exists() and not (path / ".lock").exists():
+            raise RunFolderError(f"{path} is not empty and not a run folder; give another one with --out")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            folder._take_lock()
+        except OSError as failure:
+            raise RunFolderError(f"cannot use {path} as a run folder: {failure.strerror or failure}") from None
+        if recipe_file.exists():
+            folder._check(yaml.safe_load(recipe_file.read_text(encoding="utf-8")), identity, executed)
+        else:
+            with atomic(recipe_file) as file:
+                text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)
+                file.write(text.encode())
+        for name in (".", "ledger", "scores", "staged", "vectors"):
+            clean_partials(path / name)
+        return folder
+
+    def _take_lock(self) -> None:
+        lock = open(self.path / ".lock", "ab")  # noqa: SIM115 - held until the run ends
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise RunFolderError(
+                f"{self.path} is in use by another process; wait for it or give another --out"
+            ) from None
+        self._lock = lock
+
+    def _check(self, found: Mapping[str, Any], identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
+        then = {**found, "encoder": (found.get("executed") or {}).get("encoder")}
+        now = {**identity, "encoder": executed.get("encoder")}
+        changed = [key for key in now if then.get(key) != now[key]]
+        if changed:
+            differences = "; ".join(f"{key}: {_brief(then.get(key))} then, {_brief(now[key])} now" for key in changed)
+            raise RunFolderError(
+                f"{self.path} holds a run of another recipe ({differences}); give another --out or the old recipe"
+            )
+
+    def shards(self, files: Sequence[SourceFile], found: Sequence[Shard] | None) -> tuple[Shard, ...]:
+        """The shard list: the stored one when the source is still the same, else ``found`` is stored.
+
+        Raises ``RunFolderError`` when the source has changed since.
+        """
+        path = self.path / "shards.json"
+        listed = [{"path": f.path, "size": f.size, "version": f.version} for f in files]
+        if path.exists():
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            before = {f["path"]: f for f in stored["files"]}
+            changed = [f["path"] for f in listed if before.get(f["path"]) != f]
+            changed += [path for path in before if path not in {f["path"] for f in listed}]
+            if changed:
+                raise RunFolderError(
+                    f"the source has changed since this run began ({len(changed)} files, first {changed[0]}); "
+                    "give another --out"
+                )
+            return tuple(
+                Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
+                for number, pieces in enumerate(stored["shards"])
+            )
+        if found is None:
+            raise RunFolderError(f"{self.path} has no shards.json: it is not a finished run")
+        shards = [[{"path": p.path, "start": p.start, "stop": p.stop} for p in shard.pieces] for shard in found]
+        with atomic(path) as file:
+            file.write(json.dumps({"files": listed, "shards": shards}, indent=1).encode())
+        return tuple(found)
+
+    def has_shards(self) -> bool:
+        """Whether the shard list is already there."""
+        return (self.path / "shards.json").exists()
+
+    def part(self, kind: Kind, shard: int) -> Path:
+        """Where the part of ``shard`` is or will be."""
+        return self.path / kind / f"{shard:05d}.parquet"
+
+    def staged(self, shard: int) -> Path:
+        """Folder of a shard's survivors between the two passes."""
+        return self.path / "staged" / f"{shard:05d}"
+
+    def vectors(self, shard: int, of: Literal["image", "text"]) -> Path:
+        """Where the vectors of a shard's ledger rows are, ``(rows, dim)`` float32."""
+        return self.path / "vectors" / f"{shard:05d}.{of}.npy"
+
+    def done(self, kind: Kind) -> set[int]:
+        """Numbers of the shards whose part is committed."""
+        return {int(path.stem) for path in (self.path / kind).glob("[0-9]*.parquet")}
+
+    def table(self, kind: Kind = "ledger", columns: Sequence[str] | None = None) -> pa.Table:
+        """All committed parts, in input order."""
+        paths = sorted((self.path / kind).glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
+        if not paths:
+            raise RunFolderError(f"{self.path} holds no {kind}: nothing has been committed")
+        return pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+
+    def drop_staged(self) -> None:
+        """Removes the survivors' bytes, once all is committed."""
+        shutil.rmtree(self.path / "staged", ignore_errors=True)
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,152 @@
+"""Makes CLIP and SigLIP folders with random weights, for tests and benchmarks where no model hub is in reach.
+
+    python tools/make_random_clip.py FOLDER
+
+writes OpenAI's ViT-B/32 as its folder on the hub looks: the real architecture, image size and context, weights drawn
+from a fixed seed. Its similarities mean nothing; what it costs to run is real.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+
+CLIP_START, CLIP_END = 49406, 49407  # The last two of CLIP's 49,408 tokens.
+SIGLIP_END = 1
+
+WORDS = """
+a an the of on in at with and two three some many small large red blue green yellow black white old young
+photo picture image painting drawing close view side front background street road city house building room kitchen
+table window door tree flower grass field mountain river sea beach sky cloud sun snow night morning water boat car
+bus train bicycle plane bridge man woman child boy girl people group person standing sitting walking running holding
+wearing looking eating playing dog cat bird horse cow sheep bear elephant fish food bread fruit apple orange cake
+plate cup glass bottle book paper clock lamp chair bed computer phone camera shirt hat coat shoes hand face eyes hair
+""".split()
+
+
+def make_clip(folder: Path, *, layers: int = 12) -> Path:
+    """Writes a CLIP ViT-B/32 with random weights, 600 MB; fewer `layers` make it smaller and quicker, else the same."""
+    tower = {"num_hidden_layers": layers}
+    config = CLIPConfig(
+        text_config={**tower, "bos_token_id": CLIP_START, "eos_token_id": CLIP_END, "pad_token_id": CLIP_END},
+        vision_config=tower,
+    )
+    _write_model(CLIPModel(config), folder)
+    _write_clip_tokenizer(folder)
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    _write_json(
+        folder / "preprocessor_config.json",  # As OpenAI's folders have it: sizes as plain numbers.
+        {
+            "feature_extractor_type": "CLIPFeatureExtractor",
+            "do_resize": True, "size": 224, "resample": 3, "do_center_crop": True, "crop_size": 224,
+            "do_normalize": True, "image_mean": mean, "image_std": std,
+        },
+    )  # fmt: skip
+    return folder
+
+
+def make_siglip(folder: Path) -> Path:
+    """Writes a small SigLIP with random weights: 224 x 224 pixels, 64 tokens, two narrow layers a tower."""
+    tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = SiglipConfig(
+        text_config={**tower, "vocab_size": 2000, "projection_size": 64, "pad_token_id": SIGLIP_END},
+        vision_config={**tower, "patch_size": 32},
+    )
+    _write_model(SiglipModel(config), folder)
+    _write_siglip_tokenizer(folder)
+    _write_json(
+        folder / "preprocessor_config.json",
+        {
+            "image_processor_type": "SiglipImageProcessor",
+            "do_resize": True, "size": {"height": 224, "width": 224}, "resample": 3,
+            "do_rescale": True, "rescale_factor": 1 / 255,
+            "do_normalize": True, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5),
+        },
+    )  # fmt: skip
+    return folder
+
+
+def _write_model(model: torch.nn.Module, folder: Path) -> None:
+    # The usual initial weights of a transformer barely move what passes through, so that all images get nearly the
+    # same vector. Wider ones make vectors differ, and differences between two computations show.
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if weight.ndim >= 2:
+                fan_in = weight[0].numel() if "embedding" not in name or weight.ndim == 4 else weight.shape[1]
+                weight.normal_(std=fan_in**-0.5, generator=generator)
+        if "logit_bias" in dict(model.named_parameters()):
+            model.logit_bias.fill_(-10.0)  # type: ignore[operator, union-attr]
+            model.logit_scale.fill_(4.6)  # type: ignore[operator, union-attr]
+    model.save_pretrained(folder)  # type: ignore[operator]
+
+
+def _trained_bpe(size: int, suffix: str) -> dict[str, object]:
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=suffix))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        end_of_word_suffix=suffix,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS, trainer)
+    return json.loads(tokenizer.to_str())["model"]
+
+
+def _write_clip_tokenizer(folder: Path) -> None:
+    """CLIP's own form: bytes, bytes that end a word, merges; the marks of start and end have the last two ids."""
+    merges = [tuple(pair) for pair in _trained_bpe(1000, "</w>")["merges"]]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    pieces = [*alphabet, *(byte + "</w>" for byte in alphabet), *(left + right for left, right in merges)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    vocabulary |= {"<|startoftext|>": CLIP_START, "<|endoftext|>": CLIP_END}
+    _write_json(folder / "vocab.json", vocabulary)
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "CLIPTokenizer", "model_max_length": 77,
+            "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>",
+            "unk_token": "<|endoftext|>", "pad_token": "<|endoftext|>",
+        },
+    )  # fmt: skip
+
+
+def _write_siglip_tokenizer(folder: Path) -> None:
+    """A byte-level BPE with SigLIP's habits: lower case, an end mark that is the padding too, no attention mask."""
+    trained = _trained_bpe(1000, "")
+    pieces = ["<pad>", "</s>", *trained["vocab"]]
+    merges = [tuple(pair) for pair in trained["merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["</s>"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", SIGLIP_END)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, "model_input_names": ["input_ids"],
+            "eos_token": "</s>", "pad_token": "</s>",
+        },
+    )  # fmt: skip
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    print(make_clip(Path(sys.argv[1])))
