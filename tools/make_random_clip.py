@@ -14,19 +14,19 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
+from transformers import CLIPConfig, CLIPModel, PreTrainedModel, SiglipConfig, SiglipModel
 
 CLIP_START, CLIP_END = 49406, 49407  # The last two of CLIP's 49,408 tokens.
 SIGLIP_END = 1
 
-WORDS = """
+CORPUS = """
 a an the of on in at with and two three some many small large red blue green yellow black white old young
 photo picture image painting drawing close view side front background street road city house building room kitchen
 table window door tree flower grass field mountain river sea beach sky cloud sun snow night morning water boat car
 bus train bicycle plane bridge man woman child boy girl people group person standing sitting walking running holding
 wearing looking eating playing dog cat bird horse cow sheep bear elephant fish food bread fruit apple orange cake
 plate cup glass bottle book paper clock lamp chair bed computer phone camera shirt hat coat shoes hand face eyes hair
-""".split()
+"""
 
 
 def make_clip(folder: Path, *, layers: int = 12) -> Path:
@@ -52,12 +52,16 @@ def make_clip(folder: Path, *, layers: int = 12) -> Path:
 
 def make_siglip(folder: Path) -> Path:
     """Writes a small SigLIP with random weights: 224 x 224 pixels, 64 tokens, two narrow layers a tower."""
+    marks = {"bos_token_id": SIGLIP_END, "eos_token_id": SIGLIP_END, "pad_token_id": SIGLIP_END}
     tower = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = SiglipConfig(
-        text_config={**tower, "vocab_size": 2000, "projection_size": 64, "pad_token_id": SIGLIP_END},
+        text_config={**tower, "vocab_size": 2000, "projection_size": 64, **marks},
         vision_config={**tower, "patch_size": 32},
     )
-    _write_model(SiglipModel(config), folder)
+    model = SiglipModel(config)
+    torch.nn.init.constant_(model.logit_scale, 4.77)  # About what training ends at.
+    torch.nn.init.constant_(model.logit_bias, -12.9)
+    _write_model(model, folder)
     _write_siglip_tokenizer(folder)
     _write_json(
         folder / "preprocessor_config.json",
@@ -71,7 +75,7 @@ def make_siglip(folder: Path) -> Path:
     return folder
 
 
-def _write_model(model: torch.nn.Module, folder: Path) -> None:
+def _write_model(model: PreTrainedModel, folder: Path) -> None:
     # The usual initial weights of a transformer barely move what passes through, so that all images get nearly the
     # same vector. Wider ones make vectors differ, and differences between two computations show.
     generator = torch.Generator().manual_seed(0)
@@ -80,10 +84,7 @@ def _write_model(model: torch.nn.Module, folder: Path) -> None:
             if weight.ndim >= 2:
                 fan_in = weight[0].numel() if "embedding" not in name or weight.ndim == 4 else weight.shape[1]
                 weight.normal_(std=fan_in**-0.5, generator=generator)
-        if "logit_bias" in dict(model.named_parameters()):
-            model.logit_bias.fill_(-10.0)  # type: ignore[operator, union-attr]
-            model.logit_scale.fill_(4.6)  # type: ignore[operator, union-attr]
-    model.save_pretrained(folder)  # type: ignore[operator]
+    model.save_pretrained(folder)
 
 
 def _trained_bpe(size: int, suffix: str) -> dict[str, object]:
@@ -95,7 +96,7 @@ def _trained_bpe(size: int, suffix: str) -> dict[str, object]:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(WORDS, trainer)
+    tokenizer.train_from_iterator(CORPUS.split(), trainer)
     return json.loads(tokenizer.to_str())["model"]
 
 
@@ -126,12 +127,10 @@ def _write_siglip_tokenizer(folder: Path) -> None:
     merges = [tuple(pair) for pair in trained["merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges))
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(["</s>"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="$A </s>", special_tokens=[("</s>", SIGLIP_END)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", SIGLIP_END)])
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(
         folder / "tokenizer_config.json",

@@ -154,7 +154,7 @@ def score(
 def open_source(recipe: Recipe) -> OpenedSource:
     """The reader of a recipe's source."""
     read = recipe.read
-    columns = {key: value for key, value in read.columns.model_dump().items() if value}
+    columns = readers.Columns(image=read.columns.image, text=read.columns.text, id=read.columns.id)
     return readers.open_source(read.path, format=read.format, layout=read.layout, columns=columns, root=read.root)
 
 
@@ -200,7 +200,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
             progress=lambda images, counts: progress.advance(images, counts is not None),
         )
         scoring = time.monotonic()
-        _run_passes(plan, folder, shards, engine, committer, progress)
+        run_passes(plan, folder, shards, engine, committer, progress)
         finished = Run(out)
         scored = time.monotonic()
         counted = source.count()
@@ -215,7 +215,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
     return finished
 
 
-def _run_passes(
+def run_passes(
     plan: Plan,
     folder: RunFolder,
     shards: Sequence[Shard],

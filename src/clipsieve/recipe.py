@@ -134,7 +134,7 @@ class Recipe(_Strict):
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises ``RecipeError``."""
+    """The mapping in a YAML file, without what a run folder's recipe says of its execution. Raises ``RecipeError``."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -145,7 +145,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(failure).split())}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no recipe: it should begin with 'read:'")
-    return values
+    return {key: value for key, value in values.items() if key != "executed"}
 
 
 def _explain(failure: ValidationError) -> str:

@@ -19,7 +19,12 @@ CAPTIONS = Layout(kind="captions")
 
 def test_strings_are_written_as_read_and_quoted_only_where_needed(written):
     table = pa.table(
-        {"image": ["a.jpg", "b.jpg"], "caption": ['say "hi", twice', " two\nlines\r"], "n": ["007", ""], LINE: ["x", "y"]}
+        {
+            "image": ["a.jpg", "b.jpg"],
+            "caption": ['say "hi", twice', " two\nlines\r"],
+            "n": ["007", ""],
+            LINE: ["x", "y"],
+        }
     )
     text = written(CsvWriter(), table, CAPTIONS).decode()
     assert text == 'image,caption,n\na.jpg,"say ""hi"", twice",007\nb.jpg," two\nlines\r",\n'

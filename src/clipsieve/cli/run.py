@@ -49,7 +49,6 @@ def run(
     from clipsieve.recipe import Recipe, load_yaml
 
     values: dict[str, Any] = load_yaml(recipe) if recipe else {}
-    values.pop("executed", None)
     if read:
         values["read"] = o.read_values(read, format=format, layout=layout, image=image, text=text, id=id, root=root)
     elif any((format, layout, image, text, id, root)):

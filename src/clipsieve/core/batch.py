@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from clipsieve.core.decode import Header, decode, read_header, to_rgb
 from clipsieve.core.embed import LongText, TextVectors, embed_images, embed_texts
 from clipsieve.core.fetch import ImageSource, from_cell
-from clipsieve.core.layout import Layout, Mask, Parts, parts
+from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, parts
 from clipsieve.errors import ImageError, ModelError
 
 if TYPE_CHECKING:
@@ -146,9 +146,41 @@ class Batch:
         )
         table = self.table.slice(rows[0], rows[1] - rows[0])
         piece = Batch(table=table, layout=self.layout, parts=found, encoder=self.encoder, long_text=self.long_text)
+        piece.errors = {i - images[0]: e for i, e in self.errors.items() if images[0] <= i < images[1]}
         if "bytes" in self.__dict__:
             piece.bytes = self.bytes[images[0] : images[1]]
         return piece
+
+    def kept(self, keep_images: Mask, keep_samples: Mask) -> Batch:
+        """The batch of what stays: ``keep_images`` ``(images,)`` and ``keep_samples`` ``(samples,)``."""
+        table, found = keep_rows(self.table, self.layout, self.parts, keep_images, keep_samples)
+        batch = Batch(table=table, layout=self.layout, parts=found, encoder=self.encoder, long_text=self.long_text)
+        images = np.flatnonzero(keep_images & keep_samples[self.parts.image_samples]).tolist()
+        batch.errors = {new: self.errors[old] for new, old in enumerate(images) if old in self.errors}
+        if "bytes" in self.__dict__:
+            batch.bytes = [self.bytes[image] for image in images]
+        return batch
+
+    @classmethod
+    def concat(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of several, in order, of one layout; views are not carried over, errors are."""
+        offsets = np.cumsum([(0, 0, 0)] + [(b.table.num_rows, b.samples, b.images) for b in batches], axis=0)
+        found = [(b.parts, *offset) for b, offset in zip(batches, offsets.tolist(), strict=False)]
+        joined = Parts(
+            sample_ids=[i for p, *_ in found for i in p.sample_ids],
+            sample_rows=np.concatenate([p.sample_rows + row for p, row, _, _ in found]),
+            row_samples=np.concatenate([p.row_samples + sample for p, _, sample, _ in found]),
+            images=[image for p, *_ in found for image in p.images],
+            image_rows=np.concatenate([p.image_rows + row for p, row, _, _ in found]),
+            image_samples=np.concatenate([p.image_samples + sample for p, _, sample, _ in found]),
+            image_numbers=np.concatenate([p.image_numbers for p, *_ in found]),
+            texts=[text for p, *_ in found for text in p.texts],
+            text_samples=np.concatenate([p.text_samples + sample for p, _, sample, _ in found]),
+        )
+        batch = cls(table=pa.concat_tables([b.table for b in batches]), layout=batches[0].layout, parts=joined)
+        for b, (_, _, image) in zip(batches, offsets.tolist(), strict=False):
+            batch.errors |= {image + i: error for i, error in b.errors.items()}
+        return batch
 
     @property
     def samples(self) -> int:

@@ -6,7 +6,7 @@ or by a user's own class. Arrays are NumPy or Arrow; their shapes are given with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -111,7 +111,7 @@ class Writer(Protocol):
 
     suffix: ClassVar[str]
     needs_bytes: ClassVar[bool]
-    layouts: ClassVar[Collection[LayoutKind]]
+    layouts: ClassVar[tuple[LayoutKind, ...]]
 
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """Writes all rows of ``batch.table`` (already only the kept ones) to an open binary file.
@@ -144,10 +144,14 @@ class Scorer(Protocol):
 class Encoder(Protocol):
     """A CLIP-like model: images and texts to unit vectors in one space."""
 
-    fingerprint: str
-    dim: int
-    logit_scale: float
-    logit_bias: float
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def dim(self) -> int: ...
+    @property
+    def logit_scale(self) -> float: ...
+    @property
+    def logit_bias(self) -> float: ...
 
     def prepare(self, rgb: Pixels) -> Pixels:
         """``(h, w, 3)`` uint8 to the model's input size ``(H, W, 3)`` uint8, by the model's own preprocessing."""

@@ -207,19 +207,39 @@ def has_text_rows(table: pa.Table, layout: Layout, parts: Parts) -> Mask:
     return held
 
 
-def keep_rows(table: pa.Table, layout: Layout, parts: Parts, keep_images: Mask, keep_samples: Mask) -> pa.Table:
-    """The rows of what stays: ``keep_images`` ``(images,)`` and ``keep_samples`` ``(samples,)``.
+def keep_rows(
+    table: pa.Table, layout: Layout, found: Parts, keep_images: Mask, keep_samples: Mask
+) -> tuple[pa.Table, Parts]:
+    """The rows of what stays and its parts: ``keep_images`` ``(images,)`` and ``keep_samples`` ``(samples,)``.
 
     Interleaved documents lose the rows of dropped images and their positions are numbered anew; in ``lists``
     rows the image list is shortened; everything else passes through untouched.
     """
-    rows = keep_samples[parts.row_samples]
+    rows = keep_samples[found.row_samples]
+    images = keep_images & keep_samples[found.image_samples]
+    texts = keep_samples[found.text_samples]
     if layout.kind == "interleaved":
-        rows[parts.image_rows[~keep_images]] = False
-        return renumbered(table.filter(pa.array(rows)))
-    if layout.kind == "lists" and not keep_images[keep_samples[parts.image_samples]].all():
-        table = _shortened(table, layout.image, parts, keep_images)
-    return table.filter(pa.array(rows))
+        rows[found.image_rows[~images]] = False
+        table = renumbered(table.filter(pa.array(rows)))
+    else:
+        if layout.kind == "lists" and not images[keep_samples[found.image_samples]].all():
+            table = _shortened(table, layout.image, found, images)
+        table = table.filter(pa.array(rows))
+    new_rows, new_samples = np.cumsum(rows) - 1, np.cumsum(keep_samples) - 1
+    row_samples = new_samples[found.row_samples[rows]]
+    image_samples = new_samples[found.image_samples[images]]
+    kept = Parts(
+        sample_ids=[found.sample_ids[s] for s in np.flatnonzero(keep_samples).tolist()],
+        sample_rows=np.flatnonzero(np.diff(row_samples, prepend=-1)).astype(np.int64),
+        row_samples=row_samples,
+        images=[found.images[i] for i in np.flatnonzero(images).tolist()],
+        image_rows=new_rows[found.image_rows[images]],
+        image_samples=image_samples,
+        image_numbers=_numbers(np.bincount(image_samples, minlength=int(keep_samples.sum()))),
+        texts=[found.texts[t] for t in np.flatnonzero(texts).tolist()],
+        text_samples=new_samples[found.text_samples[texts]],
+    )
+    return table, kept
 
 
 def _shortened(table: pa.Table, column: str, parts: Parts, keep_images: Mask) -> pa.Table:

@@ -47,6 +47,9 @@ _TOKEN = re.compile(
 )
 
 
+_KINDS = {"number": "a number", "name": "the name of a score", "op": "a comparison such as >="}
+
+
 class Test(NamedTuple):
     """One comparison of a value: ``value OP bound``."""
 
@@ -124,7 +127,8 @@ def is_missing(values: npt.NDArray[Any]) -> Mask:
     """Which of ``values`` are NaN or None."""
     if values.dtype == object:
         return np.array([value is None or value != value for value in values], dtype=bool)
-    return np.isnan(values)
+    missing: Mask = np.isnan(values)
+    return missing
 
 
 def shown(value: Value, test: Test) -> str:
@@ -201,7 +205,7 @@ class _Parser:
     def take(self, kind: str, value: str | None = None) -> str:
         found = self.peek()
         if found[0] != kind or (value is not None and found[1] != value):
-            raise self.error(f"expected {value or kind}, found {found[1]!r}")
+            raise self.error(f"expected {value or _KINDS[kind]}, found {found[1]!r}")
         self.place += 1
         return found[1]
 

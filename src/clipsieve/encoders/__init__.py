@@ -12,7 +12,7 @@ from clipsieve.encoders.hub import find_model
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder
 
-__all__ = ["Precision", "load"]
+__all__ = ["Precision", "devices", "load"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -31,3 +31,10 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", precis
     from clipsieve.encoders.transformers import load_folder  # Takes seconds: torch.
 
     return load_folder(folder, name=name, device=device, precision=precision)
+
+
+def devices() -> list[str]:
+    """The kinds of device torch can use here (``cuda``, ``mps``, ``cpu``), the fastest first."""
+    from clipsieve.encoders import transformers
+
+    return transformers.devices()

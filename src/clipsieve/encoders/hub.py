@@ -98,7 +98,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
 def _fetch(name: str, revision: str | None) -> Path:
     try:
-        # Asked first because it takes a timeout: `snapshot_download` waits for ever for a network that swallows packets.
+        # Asked first for its timeout: `snapshot_download` waits for ever where a network swallows packets.
         HfApi().model_info(name, revision=revision, timeout=TIMEOUT_S)
         return _snapshot(name, revision, local_files_only=False)
     except GatedRepoError as failure:

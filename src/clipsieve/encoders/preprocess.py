@@ -108,7 +108,9 @@ def _understood(settings: Mapping[str, Any]) -> Preprocessing:
     if kind.startswith("Siglip2"):
         raise ModelError("NaFlex models see images of varying sizes and are not supported; take a fixed-size SigLIP 2")
     if kind not in PROCESSORS:
-        raise ModelError(f"{kind} is a preprocessing that is not reproduced here; known are {', '.join(sorted(PROCESSORS))}")
+        raise ModelError(
+            f"{kind} is a preprocessing that is not reproduced here; known are {', '.join(sorted(PROCESSORS))}"
+        )
     asked = {key for key, value in settings.items() if not key.startswith("_") and value not in (None, False)}
     if unknown := asked - STEPS - VALUES - NOTES:
         raise ModelError(f"its preprocessing sets {', '.join(sorted(unknown))}, which is not reproduced here")

@@ -20,7 +20,7 @@ from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.embed import TextVectors
-from clipsieve.core.layout import Mask, has_text_rows, keep_rows
+from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
 from clipsieve.errors import CountsError
 from clipsieve.plan import Plan
@@ -119,7 +119,7 @@ class Chunk:
         self.number = number
         self.first_row = first_row
         self.first_sample = first_sample
-        self.errors: dict[int, str] = {}
+        self.errors = batch.errors
         self.encoded: Mask = np.zeros(batch.images, dtype=bool)
         self.scores: dict[str, Score] = {}
         for scorer in plan.scorers:
@@ -170,7 +170,7 @@ class Chunk:
 
     def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
         """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
-        self.errors = {image: done.error for image, done in enumerate(work) if done.error is not None}
+        self.errors |= {image: done.error for image, done in enumerate(work) if done.error is not None}
         if self.errors and self.plan.recipe.on_error == "stop":
             image, error = next(iter(self.errors.items()))
             row = int(self.batch.parts.image_rows[image]) + self.first_row
@@ -214,10 +214,6 @@ class Chunk:
             scores=self.scores,
         )
         return verdicts, table
-
-    def kept(self, verdicts: Verdicts) -> pa.Table:
-        """The rows of what stays."""
-        return keep_rows(self.batch.table, self.batch.layout, self.batch.parts, verdicts.images, verdicts.samples)
 
     def _units(self, unit: Unit) -> int:
         if unit == "pair":

@@ -6,6 +6,7 @@ commits their scores, then a selection runs over all scores, and the second writ
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Rows, Shard, Writer
 from clipsieve.core.decide import BoundRule, Verdicts
-from clipsieve.core.layout import Layout, Mask, add_scores, keep_rows
+from clipsieve.core.layout import Layout, Mask, add_scores
 from clipsieve.core.ledger import Counts, count
 from clipsieve.core.rules import rank_mask
 from clipsieve.core.similarity import best_texts
@@ -146,7 +147,9 @@ class Committer:
         verdicts = Verdicts(geometry(batch))
         images = pc.and_(pc.is_valid(scores["image"]), pc.equal(scores["verdict"], "kept"))
         image_rows = np.flatnonzero(images.to_numpy())
-        verdicts.exempt = pc.is_valid(scores["error"]).to_numpy()[image_rows]
+        errors = scores["error"].to_pylist()
+        batch.errors = {image: errors[row] for image, row in enumerate(image_rows.tolist()) if errors[row] is not None}
+        verdicts.exempt[list(batch.errors)] = True
         for selection in selections:
             bound = selection.bound
             if bound.unit == "sample":
@@ -158,16 +161,20 @@ class Committer:
                 verdicts.drop_images(out, bound.rule.text, selection.reasons(out), whole_sample=whole)
         table = _updated(scores, image_rows, verdicts)
         if self.output is not None:
-            kept_table = keep_rows(batch.table, layout, batch.parts, verdicts.images, verdicts.samples)
-            kept = Batch.from_rows(Rows(table=kept_table), layout)
-            kept.bytes = (
-                [batch.bytes[image] for image in np.flatnonzero(verdicts.images).tolist()] if self.needs_bytes else []
-            )
+            kept = batch.kept(verdicts.images, verdicts.samples)
             self.output.write(shard, self._with_scores(kept, table))
         return self._write_part("ledger", shard, table)
 
     def _stage(self, shard: int, kept: Batch) -> None:
         folder = self.folder.staged(shard)
+        # A row that could not be parsed is one failed image, which its cells alone do not tell.
+        unparsed = {
+            int(kept.parts.image_rows[image]): error
+            for image, error in kept.errors.items()
+            if kept.parts.images[image].error == error
+        }
+        with atomic(folder / "errors.json") as file:
+            file.write(json.dumps(unparsed).encode())
         write_table(folder / "rows.parquet", kept.table)
         if self.needs_bytes:
             data = pa.array(list(kept.bytes), pa.large_binary())
@@ -175,7 +182,11 @@ class Committer:
 
     def _staged(self, shard: int, layout: Layout) -> Batch:
         folder = self.folder.staged(shard)
-        batch = Batch.from_rows(Rows(table=pq.read_table(folder / "rows.parquet")), layout)
+        errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
+        rows = Rows(
+            table=pq.read_table(folder / "rows.parquet"), errors={int(row): error for row, error in errors.items()}
+        )
+        batch = Batch.from_rows(rows, layout)
         if self.needs_bytes:
             batch.bytes = pq.read_table(folder / "bytes.parquet")["bytes"].to_pylist()
         return batch
@@ -198,7 +209,7 @@ class Committer:
                     of_images[name] = images[name].combine_chunks()
         table = add_scores(kept.table, kept.layout, kept.parts, of_images, of_samples)
         scored = Batch(table=table, layout=kept.layout, parts=kept.parts)
-        scored.bytes = kept.bytes
+        scored.errors, scored.bytes = kept.errors, kept.bytes
         return scored
 
     def _write_vectors(self, scored: ScoredShard, table: pa.Table) -> None:
@@ -232,15 +243,9 @@ class Committer:
 def _kept_batch(scored: ScoredShard, verdicts: Sequence[Verdicts]) -> Batch:
     """What stays of a shard after its local rules, with the bytes that were fetched on the way."""
     pieces = list(zip(scored.chunks, verdicts, strict=True))
-    table = pa.concat_tables([chunk.kept(decided) for chunk, decided in pieces])
-    kept = Batch.from_rows(Rows(table=table), scored.layout)
+    kept = Batch.concat([chunk.batch.kept(decided.images, decided.samples) for chunk, decided in pieces])
     keys = [(chunk.number, image) for chunk, decided in pieces for image in np.flatnonzero(decided.images).tolist()]
-    inline = [
-        chunk.batch.parts.images[image].data
-        for chunk, decided in pieces
-        for image in np.flatnonzero(decided.images).tolist()
-    ]
-    kept.bytes = StoredBytes(store=scored.store, keys=keys, inline=inline)
+    kept.bytes = StoredBytes(store=scored.store, keys=keys, inline=[source.data for source in kept.parts.images])
     return kept
 
 

@@ -25,6 +25,7 @@ from clipsieve.readers.source import Source
 _BOM = b"\xef\xbb\xbf"
 _LARGEST_HEADER = 2**20
 _LARGEST_CELL = 2**31 - 1
+_RECORDS_AT_ONCE = 2**16
 
 
 class CommaSeparated:
@@ -58,7 +59,9 @@ class CommaSeparated:
         _, start = self._checked_header(path)
         with open_file(path) as file, reading(path):
             file.seek(start)
-            return Cut(path=path, start=start, groups=grouped(_record_items(file, _delimiter(path)), self._source.limits))
+            return Cut(
+                path=path, start=start, groups=grouped(_record_items(file, _delimiter(path)), self._source.limits)
+            )
 
     def read(self, shard: Shard) -> Rows:
         """The records of a shard; errors name the line on which the record begins."""
@@ -219,7 +222,7 @@ def _items_one_by_one(file: BinaryIO, delimiter: str) -> Iterator[Items]:
             yield line.decode("latin-1")  # delimiters and quotes are the same bytes in UTF-8
 
     records = _records(lines(), delimiter)
-    while chunk := [position for _ in islice(records, CHUNK // 64)]:
+    while chunk := [position for _ in islice(records, _RECORDS_AT_ONCE)]:
         stops = np.array(chunk, dtype=np.int64)
         yield items(stops, stop)
         stop = chunk[-1]

@@ -102,13 +102,18 @@ def _matches(filesystem: Any, pattern: str) -> Iterator[SourceFile]:
 
 
 def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
-    # Not find(): it passes over folders that cannot be read, without a word.
-    found = [
-        info
-        for _, _, files in filesystem.walk(root, detail=True, on_error="raise")
-        for info in files.values()
-        if not _hidden(info["name"], root)
-    ]
+    # Not fsspec's find or walk: they pass over folders that cannot be read, without a word.
+    found, folders = [], [root]
+    while folders:
+        folder = folders.pop()
+        for info in filesystem.ls(folder, detail=True):
+            name = info["name"].rstrip("/")
+            if _hidden(name, root) or name == folder:
+                continue
+            if info["type"] == "directory":
+                folders.append(name)
+            else:
+                found.append(info)
     yield from (_source_file(filesystem, info) for info in sorted(found, key=lambda info: str(info["name"])))
 
 

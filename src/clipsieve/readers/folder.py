@@ -130,7 +130,8 @@ def _stem(path: str) -> str:
 def _caption(path: str) -> str:
     try:
         with open_file(path) as file, reading(path):
-            return file.read().decode("utf-8-sig").rstrip("\r\n")
+            stored = file.read()
+        return stored.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise _CaptionError(f"caption {path}: not UTF-8") from None
     except SourceError as failure:

@@ -28,9 +28,7 @@ class Columns:
     id: str | None = None
 
 
-def infer_layout(
-    schema: pa.Schema, columns: Columns, kind: LayoutKind | None, root: str | None, source: str
-) -> Layout:
+def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, root: str | None, source: str) -> Layout:
     """The layout of rows with these columns; ``kind`` and ``columns`` are what the user has said.
 
     Raises ``ColumnError`` when a said column is missing or no column can hold the image.
@@ -40,10 +38,12 @@ def infer_layout(
             _check(name, schema, source)
         if columns != Columns():
             raise ColumnError(f"{source}: interleaved rows have fixed column names; leave the columns out")
-        return Layout(kind="interleaved", image="binary_content", texts=("text_content",), sample_id="sample_id", root=root)
-    for name in (columns.image, *(columns.text or ()), columns.id):
-        if name is not None:
-            _check(name, schema, source)
+        return Layout(
+            kind="interleaved", image="binary_content", texts=("text_content",), sample_id="sample_id", root=root
+        )
+    for said in (columns.image, *(columns.text or ()), columns.id):
+        if said is not None:
+            _check(said, schema, source)
     image = columns.image or _first(schema, IMAGE_NAMES, _may_hold_images)
     if image is None:
         raise ColumnError(f"{source}: no image column (one of {', '.join(IMAGE_NAMES)}); say which of {_names(schema)}")

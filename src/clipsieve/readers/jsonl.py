@@ -25,6 +25,9 @@ from clipsieve.readers.source import Source
 SAMPLE_PLACES, SAMPLE_BYTES = 16, 256 * 2**10
 """Where types are inferred from: so many places, so many bytes each; some 10,000 rows of usual captions."""
 
+_LONGEST_LINE = 64 * 2**20
+"""Bytes read to the end of a line when sampling: a large file of one line is no JSON lines."""
+
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -109,7 +112,11 @@ class JsonLines:
         """All lines at once by Arrow's parser, twenty times as fast; None when it finds anything to object to."""
         # Arrow parses a stream of objects, whatever the line breaks. Lines that all begin and end with braces are
         # whole objects each as soon as there are as many objects as lines.
-        if self._columns.mixed or not lines or not all(line[:1] == b"{" and line.rstrip()[-1:] == b"}" for line in lines):
+        if (
+            self._columns.mixed
+            or not lines
+            or not all(line[:1] == b"{" and line.rstrip()[-1:] == b"}" for line in lines)
+        ):
             return None
         data = b"\n".join(lines)
         try:
@@ -155,7 +162,9 @@ def _parsed(line: bytes) -> dict[str, Any]:
     try:
         value = json.loads(line.decode())
     except UnicodeDecodeError as failure:
-        raise _LineError("not UTF-8", f"byte {failure.object[failure.start]:#04x} in column {failure.start + 1}") from None
+        raise _LineError(
+            "not UTF-8", f"byte {failure.object[failure.start]:#04x} in column {failure.start + 1}"
+        ) from None
     except (ValueError, RecursionError) as failure:
         raise _LineError("malformed JSON", str(failure)) from None
     if not isinstance(value, dict):
@@ -186,25 +195,26 @@ def _sampled_lines(files: Sequence[SourceFile]) -> Iterator[tuple[str, bytes]]:
         with open_file(path) as file, reading(path):
             if offset:
                 file.seek(offset - 1)
-                file.readline()  # the line that began before belongs to the place before
-            data = file.read(max(0, size - (file.tell() - offset))) + file.readline()
+                file.readline(_LONGEST_LINE)  # the line that began before belongs to the place before
+            data = file.read(max(0, size - (file.tell() - offset))) + file.readline(_LONGEST_LINE)
         for line in (data.removeprefix(_BOM) if offset == 0 else data).split(b"\n"):
             if line.strip():
                 yield path, line
 
 
 def _sample_places(files: Sequence[SourceFile]) -> dict[tuple[str, int], int]:
-    """Path and offset to bytes; a compressed file is read from its beginning, for as much."""
+    """Path and offset to bytes; a compressed file is read from its beginning, for as much and more."""
     ends = np.cumsum([file.size for file in files])
     total = total_size(files)
     places: dict[tuple[str, int], int] = {}
-    for at in range(0, total, max(SAMPLE_BYTES, -(-total // SAMPLE_PLACES))):
+    starts = range(0, total, max(SAMPLE_BYTES, -(-total // SAMPLE_PLACES)))
+    for at in starts:
         until = min(total, at + SAMPLE_BYTES)
         while at < until:
             number = int(np.searchsorted(ends, at, side="right"))
             file, end = files[number], int(ends[number])
             if compression(file.path):
-                places[file.path, 0] = places.get((file.path, 0), 0) + SAMPLE_BYTES
+                places[file.path, 0] = places.get((file.path, 0), 0) + SAMPLE_BYTES * SAMPLE_PLACES // len(starts)
             else:
                 places[file.path, at - end + file.size] = min(until, end) - at
             at = end
@@ -213,18 +223,22 @@ def _sample_places(files: Sequence[SourceFile]) -> dict[tuple[str, int], int]:
 
 def _line_items(file: BinaryIO) -> Iterator[Items]:
     """Every line that is not blank, in chunks; blank ones before it are part of it."""
-    position = line_start = stop = 0
+    position = stop = 0
+    blank_so_far = True
     while chunk := file.read(CHUNK):
         data = np.frombuffer(chunk, dtype=np.uint8)
         newlines = np.flatnonzero(data == ord("\n"))
-        ends = newlines + position + 1
-        returned = (newlines > 0) & (data[newlines - 1] == ord("\r"))
-        stops = ends[np.diff(ends, prepend=line_start) > 1 + returned]
+        starts = np.concatenate([[0], newlines + 1])
+        blank = np.zeros(len(newlines), dtype=bool)
+        for line in np.flatnonzero(data[starts[:-1]] <= ord(" ")).tolist():
+            blank[line] = chunk[starts[line] : newlines[line] + 1].isspace() and (line > 0 or blank_so_far)
+        stops = newlines[~blank] + 1 + position
         yield items(stops, stop)
-        line_start = int(ends[-1]) if len(ends) else line_start
         stop = int(stops[-1]) if len(stops) else stop
+        open_line = chunk[starts[-1] :]
+        blank_so_far = (len(newlines) > 0 or blank_so_far) and (not open_line or open_line.isspace())
         position += len(chunk)
-    if position > line_start:
+    if not blank_so_far:
         yield items(np.array([position]), stop)
 
 

@@ -62,7 +62,7 @@ def infer(rows: Iterable[Mapping[str, Any]]) -> JsonSchema:
     mixed: set[str] = set()
     for row in rows:
         for name, value in row.items():
-            if name in mixed:
+            if name in mixed or not _is_text(name):
                 continue
             try:
                 types[name] = _unified(types.get(name, pa.null()), _kind(value))
@@ -96,6 +96,8 @@ def _kind(value: Any) -> pa.DataType:
                 kind = _unified(kind, _kind(item))
             return pa.list_(kind)
         case _:
+            if not all(map(_is_text, value)):
+                raise _MixedError
             return pa.struct([(name, _kind(item)) for name, item in value.items()])
 
 
@@ -166,11 +168,18 @@ def _as_text(value: Any) -> str | None:
 
 
 def _checked(text: str) -> str:
+    if not _is_text(text):
+        raise MisfitError(f"{_shown(text)}, half of a surrogate pair, expected Unicode text")
+    return text
+
+
+def _is_text(text: str) -> bool:
+    """False for half of a surrogate pair, which JSON can escape and no encoding can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise MisfitError(f"{_shown(text)}, half of a surrogate pair, expected Unicode text") from None
-    return text
+        return False
+    return True
 
 
 def _shown(value: Any) -> str:

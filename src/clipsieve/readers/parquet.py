@@ -5,8 +5,7 @@ Ranges cut through row groups, and a row group is read in small batches, so that
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +18,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Rows, Shard, SourceCounts, SourceFile
-from clipsieve.core.layout import INTERLEAVED_SCHEMA, sample_runs
+from clipsieve.core.layout import sample_runs
 from clipsieve.errors import SourceError
 from clipsieve.readers.files import reading
-from clipsieve.readers.interleaved import conformed, interleaved_schema, sorted_by_position
 from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, grouped, shards
 from clipsieve.readers.source import Source
+from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
 
 _READ_BUFFER = 2**20
 _COLUMN_ROWS = 2**16
@@ -38,6 +37,16 @@ class _Footer:
     schema: pa.Schema
     rows: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
+
+    def group(self, row: int) -> int:
+        """The row group that holds a row."""
+        return int(np.searchsorted(np.cumsum(self.rows), row, side="right"))
+
+    def items(self, stops: npt.NDArray[np.int64], start: int) -> Items:
+        """Stretches of rows that end at ``stops`` ``(n,)``, from ``start`` on; a row has its group's mean size."""
+        edges = np.concatenate([[start], stops])
+        ends = np.interp(edges, np.cumsum([0, *self.rows]), np.cumsum([0, *self.sizes])).astype(np.int64)
+        return np.stack([stops, np.diff(edges), np.diff(ends)], axis=1)
 
 
 class Parquet:
@@ -102,9 +111,17 @@ class Parquet:
         return Rows(table=pa.concat_tables(tables), origins=tuple(origins))
 
     def _rows(self, path: str, start: int, stop: int) -> pa.Table:
-        if self._cursor is None or self._cursor.path != path or self._cursor.row > start:
-            self._cursor = _Cursor(path, self._footers[path], start, self._source.limits)
-        return self._cursor.read(start, stop)
+        footer, cursor = self._footers[path], self._cursor
+        if (
+            cursor is None
+            or cursor.path != path
+            or not cursor.row <= start
+            or footer.group(cursor.row) < footer.group(start)
+        ):
+            if cursor:
+                cursor.close()
+            self._cursor = cursor = _Cursor(path, footer, start, self._source.limits)
+        return cursor.read(start, stop)
 
     def count(self) -> SourceCounts:
         """Counts by streaming, file by file, only the columns that tell samples and images."""
@@ -132,9 +149,155 @@ class Parquet:
         if self.layout.kind == "captions":
             return rows, rows
         images = 0
-        for batch in _stream(path, [self.layout.image]):
-            cells = conformed(
-                pa.Table.from_batches([batch]), pa.schema([self._schema.field(self.layout.image)]), path
-            )[self.layout.image]  # fmt: skip
-            images += pc.sum(pc.list_value_length(cells)).as_py() or 0 if _is_list(cells.type) else rows_with(cells)
+        field = pa.schema([self._schema.field(self.layout.image)])
+        for batch in _stream(
+            path, [self.layout.image] if self.layout.image in self._footers[path].schema.names else []
+        ):
+            cells = conformed(pa.Table.from_batches([batch]), field, path).column(0)
+            listed = _is_list(cells.type)
+            images += (pc.sum(pc.list_value_length(cells)).as_py() or 0) if listed else len(cells) - cells.null_count
         return rows, images
+
+
+class _Cursor:
+    """The rows of one file from ``row`` on, forward; what lies between two ranges is passed over."""
+
+    def __init__(self, path: str, footer: _Footer, start: int, limits: Limits) -> None:
+        self.path = path
+        group = footer.group(start)
+        self.row = int(footer.rows[:group].sum())
+        mean = max(1, int(footer.sizes.sum()) // max(1, int(footer.rows.sum())))
+        with reading(path):
+            self._file = fsspec.open(path, "rb").open()
+            # Buffered and not read ahead: a column chunk comes in by the page, not as a whole.
+            parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=_READ_BUFFER)
+            self._batches = parquet.iter_batches(
+                batch_size=max(1, min(limits.rows, limits.bytes // mean)), row_groups=range(group, len(footer.rows))
+            )
+        self._rest: Any = None
+
+    def read(self, start: int, stop: int) -> pa.Table:
+        """Rows ``[start, stop)``. Raises ``SourceError`` when the file cannot give them."""
+        found = []
+        while self.row < stop:
+            batch = self._rest if self._rest is not None else self._next()
+            begin, end = max(start - self.row, 0), min(stop - self.row, batch.num_rows)
+            if begin < end:
+                found.append(batch.slice(begin, end - begin))
+            self._rest = batch.slice(end) if end < batch.num_rows else None
+            self.row += end
+        return pa.Table.from_batches(found)
+
+    def _next(self) -> Any:
+        with reading(self.path):
+            batch = next(self._batches, None)
+        if batch is None:
+            raise SourceError(f"{self.path}: ends before row {self.row:,}: changed since the run began")
+        return batch
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Documents:
+    """The documents of one file, found by streaming its ``sample_id`` column."""
+
+    def __init__(self, path: str) -> None:
+        self.first: str | None = None
+        self.last: str | None = None
+        self._path = path
+        self._hashes: list[npt.NDArray[np.int64]] = []
+
+    def items(self, footer: _Footer) -> Iterator[Items]:
+        """Every document, in chunks."""
+        stop = 0
+        for starts, ids in _runs(self._path):
+            if self.first is None:
+                self.first = ids[0]
+            self.last = ids[-1]
+            # Eight bytes a document, not its id, are kept to find those that begin twice.
+            self._hashes.append(np.array([hash(name) for name in ids], dtype=np.int64))
+            stops = starts[starts > 0]
+            yield footer.items(stops, stop)
+            stop = int(stops[-1]) if len(stops) else stop
+        rows = int(footer.rows.sum())
+        yield footer.items(np.array([rows]), stop) if rows else NO_ITEMS
+
+    def check_adjacent(self) -> None:
+        """Raises ``SourceError`` for the first document that begins twice."""
+        hashes, counts = np.unique(np.concatenate([*self._hashes, np.zeros(0, np.int64)]), return_counts=True)
+        suspects = set(hashes[counts > 1].tolist())
+        if not suspects:
+            return
+        begun: dict[str, int] = {}
+        for starts, ids in _runs(self._path):
+            for row, name in zip(starts.tolist(), ids, strict=True):
+                if hash(name) in suspects and begun.setdefault(name, row) != row:
+                    raise SourceError(
+                        f"{self._path}: the rows of document {name!r} are not adjacent "
+                        f"(it begins at rows {begun[name]:,} and {row:,}); sort the file by sample_id"
+                    )
+
+
+def _runs(path: str) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
+    """Where documents begin, by row, and their ids; in chunks that hold at least one."""
+    row, last = 0, None
+    for batch in _stream(path, ["sample_id"]):
+        ids = pc.fill_null(batch.column(0).cast(pa.string()), "")
+        starts = np.flatnonzero(np.diff(sample_runs(ids), prepend=-1))
+        names = ids.take(pa.array(starts)).to_pylist()
+        if names[0] == last:
+            starts, names = starts[1:], names[1:]
+        if names:
+            last = names[-1]
+            yield starts + row, names
+        row += batch.num_rows
+
+
+def _stream(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    with reading(path), fsspec.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BUFFER)
+        batches = parquet.iter_batches(batch_size=_COLUMN_ROWS, columns=list(columns))
+        yield from (batch for batch in batches if batch.num_rows)
+
+
+def _footer(path: str) -> _Footer:
+    with reading(path):
+        try:
+            with fsspec.open(path, "rb") as file:
+                parquet = pq.ParquetFile(file)
+                groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+                schema = parquet.schema_arrow
+        except pa.ArrowInvalid as failure:
+            reason = str(failure).split(". ")[0]
+            raise SourceError(f"{path}: not a whole Parquet file ({reason}); fetch or write it again") from None
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise SourceError(f"{path}: has two columns {twice[0]!r}; rename one")
+    return _Footer(
+        schema=schema,
+        rows=np.array([group.num_rows for group in groups], dtype=np.int64),
+        sizes=np.array([group.total_byte_size for group in groups], dtype=np.int64),
+    )
+
+
+def _common_schema(footers: Mapping[str, _Footer]) -> pa.Schema:
+    (first, footer), *others = footers.items()
+    schema = footer.schema
+    for path, other in others:
+        try:
+            schema = pa.unify_schemas([schema, other.schema], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as failure:
+            reason = " ".join(str(failure).split())
+            raise SourceError(f"{path}: does not go together with {first}: {reason}; read them separately") from None
+    return schema
+
+
+def _row_items(footer: _Footer) -> Iterator[Items]:
+    rows = int(footer.rows.sum())
+    for start in range(0, rows, _COLUMN_ROWS):
+        yield footer.items(np.arange(start, min(start + _COLUMN_ROWS, rows)) + 1, start)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

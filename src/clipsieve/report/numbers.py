@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clipsieve.core.ledger import BASE_SCHEMA, Counts
 
-PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+PERCENTILES = (1, 5, 50, 95, 99)
 HALF = 0.5
 """A rule that drops more than this share of the images is warned about."""
 

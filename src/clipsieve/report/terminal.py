@@ -10,7 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clipsieve.core.ledger import Counts
+from clipsieve.core.ledger import BASE_SCHEMA, Counts
 from clipsieve.report.numbers import PERCENTILES, Distribution, distributions, funnel, harsh_rules
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -24,7 +24,7 @@ def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
     rows = funnel(counts, rules)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "out", "left", ""):
-        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+        table.add_column(title, justify="right" if title else "left", no_wrap=bool(title))
     total = max(counts.images.total, 1)
     for row in rows:
         bar = "█" * round(BAR * row.left / total)
@@ -48,29 +48,36 @@ def totals(counts: Counts) -> str:
 
 
 def score_table(ledger: pa.Table) -> RenderableType:
-    """Percentiles and a histogram for each score."""
+    """Percentiles and a histogram for each score, and below what has no value and why."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("score", no_wrap=True)
-    table.add_column("values", justify="right")
+    table.add_column("values", justify="right", no_wrap=True)
     for percentile in PERCENTILES:
-        table.add_column("median" if percentile == 50 else f"{percentile}%", justify="right")
-    table.add_column("histogram, 1% to 99%", no_wrap=True)
-    table.add_column("", style="dim")
-    for found in distributions(ledger):
-        notes = [f"{found.missing:,} missing"] if found.missing else []
-        notes += [f"{found.skipped:,} not computed"] if found.skipped else []
-        cells = [_number(value) for value in found.percentiles.values()] or ["-"] * len(PERCENTILES)
-        table.add_row(found.name, f"{found.values:,}", *cells, sparkline(found), ", ".join(notes))
-    return table
+        title = "median" if percentile == 50 else f"{percentile}%"
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("1% to 99%", no_wrap=True)
+    found = distributions(ledger)
+    for one in found:
+        cells = [_number(value) for value in one.percentiles.values()] or ["-"] * len(PERCENTILES)
+        table.add_row(one.name, f"{one.values:,}", *cells, sparkline(one))
+    lines: list[RenderableType] = [table]
+    for title, gaps in (
+        ("cannot be scored (NaN)", {one.name: one.missing for one in found}),
+        ("not computed, an earlier rule had dropped the image", {one.name: one.skipped for one in found}),
+    ):
+        named = ", ".join(f"{name} {number:,}" for name, number in gaps.items() if number)
+        if named:
+            lines.append(Text(f"{title}: {named}", style="dim"))
+    return Group(*lines)
 
 
-def sparkline(found: Distribution, width: int = 24) -> str:
+def sparkline(found: Distribution, width: int = 16) -> str:
     """The histogram between the outer percentiles in ``width`` characters."""
     if not found.percentiles:
         return ""
     low, high = found.percentiles[PERCENTILES[0]], found.percentiles[PERCENTILES[-1]]
     if low == high:
-        return "█ all equal" if found.values else ""
+        return "all equal"
     centres = (found.edges[:-1] + found.edges[1:]) / 2
     heights, _ = np.histogram(centres, bins=width, range=(low, high), weights=found.heights)
     scaled = np.ceil(heights / max(heights.max(), 1) * (len(BLOCKS) - 1)).astype(int)
@@ -90,7 +97,7 @@ def error_table(counts: Counts) -> RenderableType:
 def show(console: Console, counts: Counts, rules: Sequence[str], ledger: pa.Table) -> None:
     """Prints a whole run."""
     console.print(funnel_table(counts, rules))
-    if ledger.num_columns > 11:
+    if ledger.num_columns > len(BASE_SCHEMA):
         console.print()
         console.print(score_table(ledger))
     if counts.errors:

@@ -65,6 +65,15 @@ def dump(value: Any) -> str:
     return _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def parsed(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object in a text; None when it holds no JSON or something else."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def visible(table: pa.Table) -> pa.Table:
     """The rows without hidden columns."""
     return table.drop_columns([LINE]) if LINE in table.column_names else table

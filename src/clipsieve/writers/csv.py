@@ -6,7 +6,7 @@ Lists of images are refused: no reader of CSV knows them from text.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.layout import LayoutKind
-from clipsieve.writers.cells import data_uri, dump, json_column, visible
+from clipsieve.writers.cells import dump, json_column, visible
 
 # The standard library's writer leaves a lone carriage return bare when lines end in \n, which no reader forgives.
 _QUOTED = re.compile('[",\r\n]')
@@ -27,7 +27,7 @@ class CsvWriter:
 
     suffix: ClassVar[str] = ".csv"
     needs_bytes: ClassVar[bool] = False
-    layouts: ClassVar[Collection[LayoutKind]] = ("captions",)
+    layouts: ClassVar[tuple[LayoutKind, ...]] = ("captions",)
 
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """A header and one line a row; ``name`` is not used."""
@@ -40,13 +40,12 @@ class CsvWriter:
 def _texts(column: pa.ChunkedArray) -> list[str | None]:
     """The cells as text; a NaN is as missing as a null."""
     kind = column.type
-    if pa.types.is_nested(kind):
-        return [None if cell is None else dump(cell) for cell in json_column(column)]
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
-        return [None if cell is None else data_uri(cell) for cell in column.to_pylist()]
     if pa.types.is_floating(kind):
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
-    return list(column.cast(pa.string()).to_pylist())
+    if pa.types.is_primitive(kind):
+        return list(column.cast(pa.string()).to_pylist())
+    cells = json_column(column)
+    return [dump(cell) if isinstance(cell, (list, dict)) else cell if cell is None else str(cell) for cell in cells]
 
 
 def _line(cells: Iterable[str | None]) -> bytes:

@@ -6,8 +6,7 @@ kept. Cells without a JSON form are spelled as ``cells`` says.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import LINE
 from clipsieve.core.layout import Layout, LayoutKind
-from clipsieve.writers.cells import dump, is_score, json_rows, plain
+from clipsieve.writers.cells import dump, is_score, json_rows, parsed, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class JsonlWriter:
 
     suffix: ClassVar[str] = ".jsonl"
     needs_bytes: ClassVar[bool] = False
-    layouts: ClassVar[Collection[LayoutKind]] = ("captions", "lists")
+    layouts: ClassVar[tuple[LayoutKind, ...]] = ("captions", "lists")
 
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """One line a row; ``name`` is not used."""
@@ -45,11 +44,8 @@ def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:
 
 def _updated(line: str, cells: Mapping[str, Any], images: str | None) -> str:
     """The line with ``cells`` in it, unless they are no news: a list of ``images`` only ever gets shorter."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        row = None
-    if not isinstance(row, dict):
+    row = parsed(line)
+    if row is None:
         return line  # no object to update: the row failed, and stays because ``on_error`` says so
     news = {name: cell for name, cell in cells.items() if name != images or _count(cell) != _count(row.get(name))}
     return dump(plain(row | news)) if news else line

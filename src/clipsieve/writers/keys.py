@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
 
@@ -21,12 +22,12 @@ def encoded(sample_id: str) -> str:
 
 def unique(keys: Iterable[str]) -> Iterator[str]:
     """The keys in order; one that was there before gets ``~2``, ``~3`` and so on, so samples never merge."""
-    seen: dict[str, int] = {}
+    used: set[str] = set()
+    times: Counter[str] = Counter()
     for key in keys:
-        free, count = key, seen.get(key, 0)
-        while free in seen:
-            count += 1
-            free = f"{key}~{count}"
-        seen[key] = max(count, 1)
-        seen.setdefault(free, 1)
+        free = key
+        while free in used:
+            times[key] += 1
+            free = f"{key}~{times[key] + 1}"
+        used.add(free)
         yield free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
@@ -22,7 +21,7 @@ class ParquetWriter:
 
     suffix: ClassVar[str] = ".parquet"
     needs_bytes: ClassVar[bool] = False
-    layouts: ClassVar[Collection[LayoutKind]] = ("captions", "lists", "interleaved")
+    layouts: ClassVar[tuple[LayoutKind, ...]] = ("captions", "lists", "interleaved")
 
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """One Parquet file; ``name`` is not used."""

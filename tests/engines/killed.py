@@ -1,0 +1,69 @@
+"""A run that kills its own process at a chosen instant: ``python -m tests.engines.killed OUT before|after N``.
+
+The instants are those at which a file gets its final name (an output, a staged file, a committed part): the process
+dies just before or just after the N-th of them. Without an instant, the run goes through.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from clipsieve import api, writers
+from clipsieve.core.layout import Layout
+from clipsieve.engines.commit import Committer, Output
+from clipsieve.engines.local import LocalEngine
+from clipsieve.plan import make_plan
+from clipsieve.recipe import Recipe
+from clipsieve.runfolder import RunFolder
+from tests.fakes import ColourEncoder, TableReader, image_bytes
+
+LAYOUT = Layout(kind="captions", image="image", texts=("caption",), sample_id="id")
+
+
+def table() -> pa.Table:
+    """Twenty rows of which some are blurred, broken or wrongly described."""
+    images = [image_bytes("red" if i % 3 else "blue", (30 + i, 40), sharp=i % 7 != 3, seed=i) for i in range(20)]
+    images[5] = images[5][:50]
+    return pa.table({"id": [f"s{i}" for i in range(20)], "image": images, "caption": ["a red thing"] * 20})
+
+
+def run(out: Path, recipe: Recipe) -> None:
+    """Runs ``recipe`` over the table into ``out``, five rows a shard."""
+    plan = make_plan(recipe, "captions")
+    reader = TableReader(table(), LAYOUT, 5)
+    with RunFolder.open(out, recipe.identity(), {"encoder": ColourEncoder.fingerprint}) as folder:
+        shards = folder.shards(reader.files(), reader.shards())
+        output = Output(out / "output", writers.writer("webdataset", "captions"), None)
+        committer = Committer(plan, folder, output, {})
+        engine = LocalEngine(
+            plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer,
+            batch_size=4, progress=lambda images, counts: None,
+        )  # fmt: skip
+        api.run_passes(plan, folder, shards, engine, committer, api.Silent())
+
+
+def die_at(when: str, count: int) -> None:
+    """Lets the process die before or after the ``count``-th file gets its final name."""
+    replace, calls = os.replace, iter(range(1, 10_000))
+
+    def replace_or_die(source: Path, target: Path) -> None:
+        here = next(calls) == count
+        if here and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+        if here:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = replace_or_die  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    keep = ["blur >= 100", "clip_score >= 0.5", *sys.argv[4:]]
+    if len(sys.argv) > 3 and sys.argv[2] != "never":
+        die_at(sys.argv[2], int(sys.argv[3]))
+    run(Path(sys.argv[1]), Recipe.build({"read": "memory", "keep": keep, "write": "webdataset", "vectors": True}))

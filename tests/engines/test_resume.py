@@ -1,0 +1,103 @@
+"""A process may be killed at any instant: the same command again gives what an undisturbed run gives, to the byte."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+
+from clipsieve.errors import OutputError, RunFolderError
+from clipsieve.recipe import Recipe
+from clipsieve.runfolder import RunFolder, atomic
+from tests.engines import killed
+
+ROOT = Path(__file__).parents[2]
+
+
+def run_once(out: Path, when: str, count: int, *keep: str) -> int:
+    command = [sys.executable, "-m", "tests.engines.killed", str(out), when, str(count), *keep]
+    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("keep", [(), ("width in top 60%",)], ids=["one pass", "two passes"])
+def test_killed_at_every_commit_it_ends_as_if_undisturbed(tmp_path: Path, when: str, keep: tuple[str, ...]) -> None:
+    assert run_once(tmp_path / "whole", "never", 0, *keep) == 0
+    kills = 0
+    for count in cycle((1, 2, 5, 3, 5, 4, 6)):
+        code = run_once(tmp_path / "killed", when, count, *keep)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        assert kills < 40
+    assert kills >= 4
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+
+
+RECIPE = {"read": "memory", "keep": ["blur >= 100"], "write": "webdataset"}
+
+
+def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
+    killed.run(tmp_path, Recipe.build(RECIPE))
+    with pytest.raises(RunFolderError, match=r"another recipe \(keep: .*blur >= 100.* then, .*blur >= 50.* now\)"):
+        killed.run(tmp_path, Recipe.build({**RECIPE, "keep": ["blur >= 50"]}))
+
+
+def test_another_encoder_is_refused(tmp_path: Path) -> None:
+    identity = Recipe.build(RECIPE).identity()
+    RunFolder.open(tmp_path, identity, {"encoder": "one"}).__exit__()
+    with pytest.raises(RunFolderError, match='encoder: "one" then, "other" now'):
+        RunFolder.open(tmp_path, identity, {"encoder": "other"})
+
+
+def test_speed_is_no_part_of_a_recipe(tmp_path: Path) -> None:
+    killed.run(tmp_path, Recipe.build(RECIPE))
+    killed.run(tmp_path, Recipe.build({**RECIPE, "batch_size": 3, "workers": 1}))
+
+
+def test_a_second_process_is_locked_out(tmp_path: Path) -> None:
+    identity = Recipe.build(RECIPE).identity()
+    with (
+        RunFolder.open(tmp_path, identity, {}),
+        pytest.raises(RunFolderError, match="in use by another process"),
+    ):
+        RunFolder.open(tmp_path, identity, {})
+
+
+def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(RunFolderError, match="not empty and not a run folder"):
+        RunFolder.open(tmp_path, {}, {})
+
+
+def write_or_fail(path: Path, failure: Exception) -> None:
+    with atomic(path) as file:
+        file.write(b"half")
+        raise failure
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        write_or_fail(tmp_path / "file", ZeroDivisionError())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"cannot write .*No space left on device; make room"):
+        write_or_fail(tmp_path / "file", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    assert list(tmp_path.iterdir()) == []
