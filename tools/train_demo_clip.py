@@ -40,12 +40,13 @@ from clipsieve.demo.scenes import BACKGROUNDS, COLOURS, SHAPES, Scene, Thing, dr
 MODEL_FOLDER = Path(__file__).resolve().parents[1] / "src/clipsieve/encoders/demo_clip"
 
 IMAGE_SIDE = 64
+PATCH = 16
 CONTEXT = 77
 VOCABULARY = 700
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP; any other would do.
 STD = (0.26862954, 0.26130258, 0.27577711)
 
-SCENES = 20_000
+SCENES = 24_000
 BATCH = 256
 FILLERS = 64
 STEPS = 520
@@ -208,7 +209,7 @@ def new_model(tokenizer: Tokenizer) -> CLIPModel:
             },
             vision_config={
                 "image_size": IMAGE_SIDE,
-                "patch_size": 8,
+                "patch_size": PATCH,
                 "hidden_size": 128,
                 "intermediate_size": 512,
                 "num_hidden_layers": 4,

@@ -1,5 +1,65 @@
-"""Curate image-text data with CLIP: score every image once, keep what rules allow, say what became of each."""
+"""Curate image-text data with CLIP: score every image once, keep what rules allow, say what became of each.
+
+::
+
+    run = clipsieve.run(read="docs.parquet", keep=["blur >= 100", "clip_score >= 0.2"], write="webdataset:curated/")
+    run.counts, run.ledger, run.show()
+
+The names below are loaded when first used, so that ``import clipsieve`` and ``clipsieve --help`` answer at once.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clipsieve.api import Run, run, score
+    from clipsieve.core.batch import Batch
+    from clipsieve.core.ledger import Counts, Tally
+    from clipsieve.encoders import load as load_encoder
+    from clipsieve.errors import ClipsieveError
+    from clipsieve.recipe import Recipe
+    from clipsieve.scorers import Blur, ClipScore, FileBytes, ImageTextRatio, PairSimilarity, QrCode, Size, Words
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__"]
+__all__ = [
+    "Batch",
+    "Blur",
+    "ClipScore",
+    "ClipsieveError",
+    "Counts",
+    "FileBytes",
+    "ImageTextRatio",
+    "PairSimilarity",
+    "QrCode",
+    "Recipe",
+    "Run",
+    "Size",
+    "Tally",
+    "Words",
+    "__version__",
+    "load_encoder",
+    "run",
+    "score",
+]
+
+_SCORERS = ("Blur", "ClipScore", "FileBytes", "ImageTextRatio", "PairSimilarity", "QrCode", "Size", "Words")
+_HOMES = {
+    "Batch": "core.batch",
+    "ClipsieveError": "errors",
+    "Counts": "core.ledger",
+    "Recipe": "recipe",
+    "Run": "api",
+    "Tally": "core.ledger",
+    "run": "api",
+    "score": "api",
+    **dict.fromkeys(_SCORERS, "scorers"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_encoder":
+        return import_module("clipsieve.encoders").load
+    if name in _HOMES:
+        return getattr(import_module(f"clipsieve.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'clipsieve' has no attribute {name!r}")

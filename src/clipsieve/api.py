@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 import yaml
+from rich.console import Console
 
 from clipsieve import encoders, readers, writers
 from clipsieve.core import ledger
@@ -26,6 +27,7 @@ from clipsieve.plan import Plan, default_scores, make_plan
 from clipsieve.readers.limit import FirstSamples
 from clipsieve.readers.source import OpenedSource
 from clipsieve.recipe import Recipe
+from clipsieve.report import terminal
 from clipsieve.runfolder import RunFolder, atomic
 
 DEFAULT_OUT = "clipsieve-run"
@@ -100,6 +102,15 @@ class Run:
         """Seconds, and the independent counts of the source; empty for an unfinished run."""
         path = self.path / "summary.json"
         return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+    def rules(self) -> list[str]:
+        """The texts of the rules in the order they decide."""
+        plan = make_plan(self.recipe, self.executed["layout"])
+        return [bound.rule.text for bound in (*plan.rules, *plan.ranks)]
+
+    def show(self) -> None:
+        """Prints the funnel, each score's percentiles with a small histogram, and the most common errors."""
+        terminal.show(Console(highlight=False), self.counts, self.rules(), self.ledger)
 
     @property
     def output(self) -> Path | None:

@@ -17,10 +17,9 @@ def show(
     """Show a run: the funnel, percentiles and a histogram of each score, the most common errors."""
     from clipsieve.api import Run
     from clipsieve.cli import terminal
-    from clipsieve.report.terminal import show as show_run
 
     opened = Run.open(run)
     if json:
         terminal.finish(opened, as_json=True, quiet=False)
     else:
-        show_run(terminal.out, opened.counts, terminal.rules_in_order(opened), opened.ledger)
+        opened.show()

@@ -18,8 +18,7 @@ from rich.progress import (
 )
 
 from clipsieve.api import Run
-from clipsieve.core.ledger import Counts, Tally
-from clipsieve.plan import make_plan
+from clipsieve.core.ledger import Tally
 from clipsieve.report import terminal
 
 EVERY = 60.0
@@ -80,18 +79,12 @@ class Shown:
             err.print(f"{self.shards} of {self.total} shards, {rate}, about {left / 60:.0f} min left", markup=False)
 
 
-def rules_in_order(run: Run) -> list[str]:
-    """The texts of a run's rules in the order they decide."""
-    plan = make_plan(run.recipe, run.executed["layout"])
-    return [bound.rule.text for bound in (*plan.rules, *plan.ranks)]
-
-
 def finish(run: Run, *, as_json: bool, quiet: bool) -> None:
     """Prints what came of a run and where it is."""
     if as_json:
         out.print_json(json.dumps(result(run)))
     elif not quiet:
-        out.print(terminal.funnel_table(run.counts, rules_in_order(run)))
+        out.print(terminal.funnel_table(run.counts, run.rules()))
         if run.output is not None:
             out.print(f"output  {run.output}", markup=False)
         out.print(f"ledger  {run.path / 'ledger'}   (clipsieve show {run.path})", markup=False)
@@ -113,6 +106,3 @@ def result(run: Run) -> dict[str, object]:
 
 def _tally(tally: Tally) -> dict[str, int]:
     return {"total": tally.total, "kept": tally.kept, "dropped": tally.dropped, "failed": tally.failed}
-
-
-__all__ = ["Counts", "Shown", "err", "finish", "out", "result", "rules_in_order"]

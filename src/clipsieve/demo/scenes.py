@@ -123,7 +123,7 @@ def _texture(scene: Scene, rng: random.Random) -> Levels:
     """Returns grey offsets of shape (height, width): a slanted light and, where the scene has one, a pattern."""
     y, x = np.ogrid[: scene.height, : scene.width]
     light: npt.NDArray[np.int64] = x * rng.randint(-24, 24) // scene.width + y * rng.randint(-24, 24) // scene.height
-    period, depth = rng.randint(8, 28), rng.randint(12, 26)
+    period, depth = rng.randint(8, 28), rng.randint(8, 20)
     slant = rng.choice((-1, 0, 1))
     if scene.texture == "striped":
         light = light + (x + slant * y) // period % 2 * depth
@@ -144,14 +144,14 @@ def _boxes(scene: Scene, rng: random.Random) -> list[tuple[int, int, int]]:
     side = min(scene.width, scene.height)
     corner_x, corner_y = (scene.width - side) // 2, (scene.height - side) // 2
     if len(scene.things) == 1:
-        size = side * rng.randint(38, 70) // 100
+        size = side * rng.randint(45, 70) // 100
         return [(corner_x + rng.randint(0, side - size), corner_y + rng.randint(0, side - size), size)]
     boxes = []
     first_half = scene.relation in ("left of", "above")
     for in_first_half in (first_half, not first_half):
-        size = side * rng.randint(30, 44) // 100
+        size = side * rng.randint(36, 46) // 100
         along = rng.randint(0, side // 2 - size) + (0 if in_first_half else side // 2)
-        across = rng.randint(side // 8, side - side // 8 - size)
+        across = rng.randint(side // 6, side - side // 6 - size)
         x, y = (along, across) if scene.relation in ("left of", "right of") else (across, along)
         boxes.append((corner_x + x, corner_y + y, size))
     return boxes

@@ -70,9 +70,7 @@ class Documents:
                 stored.append(_stored_rows(example).schema)
         self._fields = infer(others)
         if taken := sorted(self._fields.types.keys() & set(INTERLEAVED_SCHEMA.names)):
-            raise SourceError(
-                f"{name}: JSON field {taken[0]!r} has the name of a column of interleaved rows; rename it"
-            )
+            raise SourceError(f"{name}: JSON field {taken[0]!r} has the name of an interleaved column; rename it")
         self._assembled_schema = pa.schema([*INTERLEAVED_SCHEMA, *self._fields.arrow])
         schemas = [*stored, self._assembled_schema] if others or not stored else stored
         try:

@@ -172,23 +172,26 @@ class _Decompressed(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = self._inner.read(len(buffer))
+        data = self._inner_read(len(buffer))
         buffer[: len(data)] = data
-        self._position += len(data)
         return len(data)
 
+    def _inner_read(self, size: int) -> bytes:
+        data: bytes = self._inner.read(size)
+        self._position += len(data)
+        return data
+
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        target = offset + (self._position if whence == io.SEEK_CUR else 0)
         if whence == io.SEEK_END:
-            raise io.UnsupportedOperation("the end of a compressed file is not known")
+            while self._inner_read(CHUNK):
+                pass
+            return self._position
+        target = offset + (self._position if whence == io.SEEK_CUR else 0)
         if target < self._position:
             self._outer.close()
             self._open()
-        while self._position < target:
-            data = self._inner.read(min(CHUNK, target - self._position))
-            if not data:
-                break
-            self._position += len(data)
+        while self._position < target and self._inner_read(min(CHUNK, target - self._position)):
+            pass
         return self._position
 
     def tell(self) -> int:

@@ -8,13 +8,12 @@ names that are no UTF-8 are spelled ``\\xff``.
 
 from __future__ import annotations
 
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import BinaryIO
-
-from clipsieve.readers.files import CHUNK
 
 _BLOCK = 512
 
@@ -116,17 +115,11 @@ def _members(file: BinaryIO) -> Iterator[Member | _Break]:
                     size = info.size if whole else None
                     yield Member(name=info.name, start=info.offset, offset=info.offset_data, size=size)
         except tarfile.TarError as failure:
-            yield _Break(at=_end(file), error=f"the tar is cut or damaged here: {failure}")
+            yield _Break(at=file.seek(0, os.SEEK_END), error=f"the tar is cut or damaged here: {failure}")
             return
         # A header that is damaged or cut looks like the end to tarfile; the true end is zeros or nothing.
         file.seek(tar.offset)
         if file.read(_BLOCK).strip(b"\0"):
-            yield _Break(at=_end(file), error="the tar is cut or damaged here: no valid header")
+            yield _Break(at=file.seek(0, os.SEEK_END), error="the tar is cut or damaged here: no valid header")
         else:
             yield _Break(at=tar.offset)
-
-
-def _end(file: BinaryIO) -> int:
-    while file.read(CHUNK):
-        pass
-    return file.tell()

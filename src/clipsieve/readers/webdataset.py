@@ -19,6 +19,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
@@ -55,7 +56,7 @@ class WebDataset:
         kind = source.layout or ("interleaved" if _holds_documents(source.files) else "captions")
         self._documents = Documents(_example_documents(source.files), source.name) if kind == "interleaved" else None
         self._schema = self._documents.schema if self._documents else _pair_schema(listed=kind == "lists")
-        self.layout = source.infer(self._schema)
+        self.layout = replace(source, layout=kind).infer(self._schema)
 
     def describe(self) -> str:
         """One line: files, layout and columns."""
@@ -106,7 +107,7 @@ class WebDataset:
                     _check_apart(tables[-1], table, piece.path)
                 tables.append(table)
                 row += table.num_rows
-        return Rows(table=pa.concat_tables(tables), origins=tuple(origins), errors=errors)
+        return Rows(table=pa.concat_tables(tables).combine_chunks(), origins=tuple(origins), errors=errors)
 
     def _rows(self, sample: TarSample, content: Content, piece: Piece) -> pa.Table:
         if self._documents:

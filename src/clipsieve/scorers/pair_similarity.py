@@ -32,7 +32,7 @@ class PairSimilarity(OnLists):
     columns: ClassVar[Mapping[str, pa.DataType]] = {"pair_similarity": pa.float64()}
     unit: ClassVar[Unit] = "pair"
     reads: ClassVar[Needs] = "vectors"
-    cost: ClassVar[float] = 0.01  # ms a pair once the vectors are there, benchmarks/pixel_scorers.py
+    cost: ClassVar[float] = 0.001  # ms a pair once the vectors are there, benchmarks/pixel_scorers.py
     why_missing: ClassVar[str] = "an image of the pair cannot be read"
 
     def score(self, batch: Batch) -> Mapping[str, pa.Array]:
