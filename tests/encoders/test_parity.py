@@ -1,6 +1,7 @@
 """The encoder gives what transformers gives: pixels within one 8-bit level, vectors within 1e-4 in cosine."""
 
 import random
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ PHOTO_FILES = [path for path in sorted(PHOTOS.rglob("*")) if path.suffix.lower()
 }]  # fmt: skip
 
 SHAPES = [
-    (1, 1), (1, 1500), (1500, 1), (2, 3), (100, 100), (223, 224), (224, 223), (224, 224), (224, 1000), (225, 1000),
+    (1, 1), (1, 1500), (1500, 1), (2, 3), (100, 100), (300, 200), (200, 301), (450, 300), (223, 224), (224, 223), (224, 224), (224, 1000), (225, 1000),
     (1000, 225), (448, 448), (480, 640), (641, 479), (1201, 333),
 ]  # fmt: skip
 
@@ -68,6 +69,16 @@ def check_images(prepare, encode, reference, images):
         assert abs(1 - cosines).max() <= 1e-4
 
 
+def opened(path):
+    """The photograph as Pillow converts it; None for the few that are broken on purpose."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(Image.open(path).convert("RGB"))
+    except OSError:
+        return None
+
+
 def drawn(height, width, seed=0):
     """A smooth picture with some noise: `(height, width, 3)` uint8."""
     rng = np.random.default_rng([seed, height, width])
@@ -77,8 +88,9 @@ def drawn(height, width, seed=0):
 
 def words(count):
     rng = random.Random(count)
-    common = "a the red dog on street with two people photo of mountain. unusual, word 42 naïve 東京 😀 isn't".split()
-    return " ".join(rng.choice(common) for _ in range(count))
+    return " ".join(
+        rng.choice(["a", "red", "dog,", "mountain.", "unusual", "42", "naïve", "東京", "😀"]) for _ in range(count)
+    )
 
 
 @pytest.fixture(scope="module", params=["clip", "siglip"])
@@ -90,7 +102,8 @@ def pair(request, folders):
 @pytest.mark.skipif(not PHOTO_FILES, reason="the photographs lie beside the repository, not in it")
 def test_every_photograph(pair):
     encoder, reference = pair
-    photos = [np.asarray(Image.open(path).convert("RGB")) for path in PHOTO_FILES]
+    photos = [rgb for rgb in map(opened, PHOTO_FILES) if rgb is not None]
+    assert len(photos) > 0.9 * len(PHOTO_FILES)
     check_images(encoder.prepare, encoder.images, reference, photos)
 
 

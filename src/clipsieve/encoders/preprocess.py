@@ -37,6 +37,16 @@ NOTES = {
 """Settings that change nothing here: names of classes, and the order of axes."""
 
 
+SUPPORT = {
+    Image.Resampling.BOX: 0.5,
+    Image.Resampling.BILINEAR: 1.0,
+    Image.Resampling.HAMMING: 1.0,
+    Image.Resampling.BICUBIC: 2.0,
+    Image.Resampling.LANCZOS: 3.0,
+}
+"""How many pixels of the coarser grid Pillow's filters reach to either side."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
     """How a model sees an image.
@@ -56,26 +66,37 @@ class Preprocessing:
 
     def prepare(self, rgb: Pixels) -> Pixels:
         """``(h, w, 3)`` uint8 to ``(height, width, 3)`` uint8; black surrounds an image smaller than the crop."""
+        if self.shortest_edge is None:
+            return np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
         h, w = rgb.shape[:2]
-        resized_h, resized_w = self._resized(h, w)
-        top, left = (resized_h - self.height) // 2, (resized_w - self.width) // 2
-        y0, y1 = max(top, 0), min(top + self.height, resized_h)
-        x0, x1 = max(left, 0), min(left + self.width, resized_w)
-        # Pillow's filters read beyond the box, so this is the crop of the whole resized image, without making that.
-        box = (x0 * w / resized_w, y0 * h / resized_h, x1 * w / resized_w, y1 * h / resized_h)
-        shown = np.asarray(Image.fromarray(rgb).resize((x1 - x0, y1 - y0), self.resample, box=box))
-        if shown.shape[:2] == (self.height, self.width):
-            return shown
+        long = int(self.shortest_edge * max(h, w) / min(h, w))  # Rounded down, as transformers and torchvision do.
+        resized_h, resized_w = (long, self.shortest_edge) if w <= h else (self.shortest_edge, long)
+        rows, (top, bottom), y = _shown(h, resized_h, self.height, SUPPORT[self.resample])
+        columns, (left, right), x = _shown(w, resized_w, self.width, SUPPORT[self.resample])
+        image = Image.fromarray(rgb[rows, columns])
+        # A pass an axis, width first: what Pillow does with the whole image. Given both axes of a part of it at once,
+        # Pillow 13 may turn the order round, and the clipping in between makes that visible.
+        image = image.resize((x.stop - x.start, image.height), self.resample, (left, 0, right, image.height))
+        image = image.resize((image.width, y.stop - y.start), self.resample, (0, top, image.width, bottom))
+        if image.size == (self.width, self.height):
+            return np.asarray(image)
         canvas = np.zeros((self.height, self.width, 3), dtype=np.uint8)
-        canvas[y0 - top : y1 - top, x0 - left : x1 - left] = shown
+        canvas[y, x] = image
         return canvas
 
-    def _resized(self, h: int, w: int) -> tuple[int, int]:
-        if self.shortest_edge is None:
-            return self.height, self.width
-        # Rounded down, as transformers (and torchvision) do.
-        long = int(self.shortest_edge * max(h, w) / min(h, w))
-        return (long, self.shortest_edge) if w <= h else (self.shortest_edge, long)
+
+def _shown(size: int, resized: int, crop: int, support: float) -> tuple[slice, tuple[float, float], slice]:
+    """One axis of resizing ``size`` pixels to ``resized`` and keeping the middle ``crop`` of them.
+
+    Gives the source pixels that matter, the stretch from where to where among these is to be resized, and where in
+    the crop the result lies.
+    """
+    start = (resized - crop) // 2
+    first, last = max(start, 0), min(start + crop, resized)
+    begin, end = first * size / resized, last * size / resized
+    reach = support * max(size / resized, 1) + 1  # How far beyond the stretch the filter reads.
+    read = slice(max(int(begin - reach), 0), min(int(end + reach) + 1, size))
+    return read, (begin - read.start, end - read.start), slice(first - start, last - start)
 
 
 def read_preprocessing(folder: Path, name: str) -> Preprocessing:
@@ -125,12 +146,15 @@ def _understood(settings: Mapping[str, Any]) -> Preprocessing:
         shortest_edge, crop = None, size
     else:
         raise ModelError(f"its preprocessing resizes to {size} and crops to {crop}, which is not reproduced here")
+    resample = Image.Resampling(settings["resample"])
+    if resample not in SUPPORT:
+        raise ModelError(f"its preprocessing resizes by {resample.name.lower()}, which is not reproduced here")
     normalised = "do_normalize" in asked
     return Preprocessing(
         height=int(crop["height"]),
         width=int(crop["width"]),
         shortest_edge=shortest_edge,
-        resample=Image.Resampling(settings["resample"]),
+        resample=resample,
         scale=float(settings["rescale_factor"]) if "do_rescale" in asked else 1.0,
         mean=_per_colour(settings["image_mean"]) if normalised else (0.0, 0.0, 0.0),
         std=_per_colour(settings["image_std"]) if normalised else (1.0, 1.0, 1.0),

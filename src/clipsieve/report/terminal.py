@@ -49,7 +49,7 @@ def totals(counts: Counts) -> str:
 
 def score_table(ledger: pa.Table) -> RenderableType:
     """Percentiles and a histogram for each score, and below what has no value and why."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("score", no_wrap=True)
     table.add_column("values", justify="right", no_wrap=True)
     for percentile in PERCENTILES:
@@ -71,7 +71,7 @@ def score_table(ledger: pa.Table) -> RenderableType:
     return Group(*lines)
 
 
-def sparkline(found: Distribution, width: int = 16) -> str:
+def sparkline(found: Distribution, width: int = 14) -> str:
     """The histogram between the outer percentiles in ``width`` characters."""
     if not found.percentiles:
         return ""
@@ -106,4 +106,7 @@ def show(console: Console, counts: Counts, rules: Sequence[str], ledger: pa.Tabl
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"
