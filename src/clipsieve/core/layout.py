@@ -220,7 +220,7 @@ def keep_rows(
     texts = keep_samples[found.text_samples]
     if layout.kind == "interleaved":
         rows[found.image_rows[~images]] = False
-        table = renumbered(table.filter(pa.array(rows)))
+        table = renumbered(table.filter(pa.array(rows)), found.row_samples[rows])
     else:
         if layout.kind == "lists" and not images[keep_samples[found.image_samples]].all():
             table = _shortened(table, layout.image, found, images)
@@ -243,25 +243,45 @@ def keep_rows(
 
 
 def _shortened(table: pa.Table, column: str, parts: Parts, keep_images: Mask) -> pa.Table:
-    cells = table.column(column).to_pylist()
-    kept: list[list[Any]] = [[] for _ in cells]
-    for row, number in zip(
-        parts.image_rows[keep_images].tolist(), parts.image_numbers[keep_images].tolist(), strict=True
-    ):
-        cell = cells[row]
-        kept[row].append(cell[number] if isinstance(cell, list) else cell)
+    """The table with the dropped images taken out of their lists; null lists, and types, stay as they are."""
     index = table.schema.get_field_index(column)
-    return table.set_column(index, table.schema.field(column), pa.array(kept, type=table.schema.field(column).type))
+    field = table.schema.field(index)
+    if not pa.types.is_list(field.type) and not pa.types.is_large_list(field.type):
+        return _emptied(table, index, parts, keep_images)
+    lists = table.column(index).combine_chunks()
+    # The one image of a row that could not be parsed stands for a null cell, not for an item of a list.
+    listed = pc.is_valid(lists).to_numpy(zero_copy_only=False)[parts.image_rows]
+    kept = keep_images & listed
+    ends = np.cumsum(np.bincount(parts.image_rows[kept], minlength=table.num_rows))
+    array, offset = (
+        (pa.LargeListArray, pa.int64()) if pa.types.is_large_list(field.type) else (pa.ListArray, pa.int32())
+    )
+    shorter = array.from_arrays(
+        pa.array([0, *ends], offset),
+        lists.flatten().filter(pa.array(kept[listed])),
+        type=field.type,
+        mask=lists.is_null(),
+    )
+    return table.set_column(index, field, shorter)
 
 
-def renumbered(table: pa.Table) -> pa.Table:
-    """Interleaved rows with the positions of each sample's content counted 0, 1, ...; metadata stays at -1."""
-    if table.num_rows == 0:
-        return table
+def _emptied(table: pa.Table, index: int, parts: Parts, keep_images: Mask) -> pa.Table:
+    """The same for a column of single images in place of lists: the cell of a dropped one becomes null."""
+    stays = np.ones(table.num_rows, dtype=bool)
+    stays[parts.image_rows[~keep_images]] = False
+    column = table.column(index)
+    cells = pc.if_else(pa.array(stays), column, pa.nulls(table.num_rows, column.type))
+    return table.set_column(index, table.schema.field(index), cells)
+
+
+def renumbered(table: pa.Table, row_samples: npt.NDArray[np.int64]) -> pa.Table:
+    """Interleaved rows with the positions of each sample's content counted 0, 1, ...; metadata stays at -1.
+
+    ``row_samples`` ``(rows,)`` tells samples apart: equal ids may have become neighbours.
+    """
     content = ~pc.fill_null(pc.equal(table.column("modality"), "metadata"), False).to_numpy(zero_copy_only=False)
-    samples = sample_runs(table.column("sample_id").combine_chunks())[content]
     positions = np.full(table.num_rows, -1, dtype=np.int32)
-    positions[content] = _numbers(np.bincount(samples))[: len(samples)] if len(samples) else 0
+    positions[content] = _numbers(np.bincount(row_samples[content]))
     index = table.schema.get_field_index("position")
     return table.set_column(index, table.schema.field(index), pa.array(positions, type=table.schema.field(index).type))
 
