@@ -4,8 +4,9 @@
     python tools/train_demo_clip.py --check    # measures the folder as it is and prints the numbers as JSON
 
 A training takes one data set, one model and one loss: scenes of `clipsieve.demo`, a CLIP of 1.1 million parameters, and
-the usual contrastive loss, with two additions. Paragraphs that describe no scene are further negatives of every image,
-and a text that happens to be true of another image of the batch ("a red star") is no negative of it.
+the usual contrastive loss, with three additions. Captions with one word changed and paragraphs that describe no scene
+are further negatives, and a text that happens to be true of another image of the batch ("a red star") is no negative
+of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -42,16 +43,19 @@ MODEL_FOLDER = Path(__file__).resolve().parents[1] / "src/clipsieve/encoders/dem
 IMAGE_SIDE = 64
 PATCH = 16
 CONTEXT = 77
+SHORT_WORDS = 15  # The longest caption has 12.
 VOCABULARY = 700
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP; any other would do.
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 SCENES = 24_000
-BATCH = 256
-FILLERS = 64
-STEPS = 520
+BATCH = (
+    64  # Small, so that many steps fit the time: naming shapes took thousands of steps to learn, whatever the batch.
+)
+FILLERS = 12
+STEPS = 3600
 WARM_UP = 50
-PEAK_RATE = 1.5e-3
+PEAK_RATE = 1e-3
 
 TEST_SCENES = 4096
 CALIBRATION_SEEDS = (1001, 1002)
@@ -108,12 +112,13 @@ def tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """A text and the things it may mean: one where it names a colour and a shape, more where it names one of them.
+    """A text and what makes it true of a scene: having this `caption`, or showing one of these `things`.
 
-    A caption says more than a thing, so `things` is empty: it is true of its own scene alone.
+    A prompt may mean one thing ("a red star") or more ("something red"); filler has neither and is never true.
     """
 
     text: str
+    caption: str | None = None
     things: tuple[Thing, ...] = ()
 
 
@@ -131,15 +136,29 @@ def describe(scene: Scene, rng: random.Random) -> Description:
         )
         return Description(text=text, things=meant)
     if rng.random() < 0.4:
-        return Description(text=f"{scene.caption}. {paragraph(rng, words=rng.randint(10, 50))}")
-    return Description(text=scene.caption)
+        text = f"{scene.caption}. {paragraph(rng, words=rng.randint(10, 50))}"
+        return Description(text=text, caption=scene.caption)
+    return Description(text=scene.caption, caption=scene.caption)
+
+
+def altered(scene: Scene, rng: random.Random) -> Description:
+    """Returns the scene's caption with one colour or shape changed, which makes it wrong by one word."""
+    place = rng.randrange(len(scene.things))
+    thing = scene.things[place]
+    if rng.random() < 0.6:
+        other = replace(thing, shape=rng.choice([shape for shape in SHAPES if shape != thing.shape]))
+    else:
+        other = replace(thing, colour=rng.choice([colour for colour in COLOURS if colour != thing.colour]))
+    caption = replace(scene, things=(*scene.things[:place], other, *scene.things[place + 1 :])).caption
+    return Description(text=caption, caption=caption)
 
 
 def holds(descriptions: Sequence[Description], scenes: Sequence[Scene]) -> torch.Tensor:
     """Returns bool of shape (scenes, descriptions): whether the text is true of the scene."""
     shown = torch.tensor([[float(thing in scene.things) for thing in THINGS] for scene in scenes])
     meant = torch.tensor([[float(thing in each.things) for thing in THINGS] for each in descriptions])
-    return (shown @ meant.T > 0) | torch.eye(len(scenes), len(descriptions), dtype=torch.bool)
+    captioned = torch.tensor([[each.caption == scene.caption for each in descriptions] for scene in scenes])
+    return (shown @ meant.T > 0) | captioned
 
 
 # ---- images
@@ -180,9 +199,9 @@ def normalised(images: torch.Tensor) -> torch.Tensor:
 
 
 def augmented(images: torch.Tensor, rng: random.Random) -> torch.Tensor:
-    """Shifts a batch by up to three pixels and changes its brightness by up to a tenth."""
-    x, y = rng.randint(0, 6), rng.randint(0, 6)
-    padded = functional.pad(images.float(), (3, 3, 3, 3), mode="replicate")
+    """Shifts a batch by up to two pixels and changes its brightness by up to a tenth."""
+    x, y = rng.randint(0, 4), rng.randint(0, 4)
+    padded = functional.pad(images.float(), (2, 2, 2, 2), mode="replicate")
     shifted = padded[:, :, y : y + IMAGE_SIDE, x : x + IMAGE_SIDE]
     return normalised((shifted * rng.uniform(0.9, 1.1)).clamp(0, 255))
 
@@ -192,7 +211,7 @@ def augmented(images: torch.Tensor, rng: random.Random) -> torch.Tensor:
 
 def new_model(tokenizer: Tokenizer) -> CLIPModel:
     end = end_mark(tokenizer)[1]
-    return CLIPModel(
+    model = CLIPModel(
         CLIPConfig(
             projection_dim=64,
             text_config={
@@ -218,6 +237,20 @@ def new_model(tokenizer: Tokenizer) -> CLIPModel:
             },
         )
     )
+    with torch.no_grad():
+        model.vision_model.embeddings.position_embedding.weight[1:] = waves(IMAGE_SIDE // PATCH)
+    return model
+
+
+def waves(side: int) -> torch.Tensor:
+    """Returns sines and cosines of the row and column of each patch, of shape (side * side, 128).
+
+    CLIP's own start is near zero and lets the layers see a bag of patches: colours are learnt, shapes are not.
+    """
+    angles = torch.arange(side)[:, None] / side * torch.linspace(0.5, 2, 32) * math.pi
+    one_axis = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows, columns = one_axis.repeat_interleave(side, dim=0), one_axis.repeat(side, 1)
+    return 0.3 * torch.cat([columns, rows], dim=1)
 
 
 def image_vectors(model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
@@ -226,19 +259,27 @@ def image_vectors(model: CLIPModel, images: torch.Tensor) -> torch.Tensor:
     return functional.normalize(model.visual_projection(pooled), dim=-1)
 
 
-def text_vectors(model: CLIPModel, ids: torch.Tensor) -> torch.Tensor:
-    """Token ids (n, up to 77) to unit vectors (n, 64)."""
-    pooled = model.text_model(input_ids=ids).pooler_output
-    return functional.normalize(model.text_projection(pooled), dim=-1)
+def text_vectors(model: CLIPModel, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """Texts to unit vectors (n, 64); short and long ones apart, so that captions are not padded to paragraphs."""
+    is_long = [len(text.split()) > SHORT_WORDS for text in texts]
+    order = sorted(range(len(texts)), key=is_long.__getitem__)
+    shorts = len(texts) - sum(is_long)
+    groups = [group for group in (order[:shorts], order[shorts:]) if group]
+    pooled = [
+        model.text_model(input_ids=tokens(tokenizer, [texts[n] for n in group])).pooler_output for group in groups
+    ]
+    vectors = functional.normalize(model.text_projection(torch.cat(pooled)), dim=-1)
+    return vectors[torch.tensor(order).argsort()]
 
 
-def loss_of(model: CLIPModel, images: torch.Tensor, ids: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-    """The contrastive loss; `true` (images, images) says which text holds of which image, further texts of none."""
-    logits = model.logit_scale.exp() * image_vectors(model, images) @ text_vectors(model, ids).T
+def contrast(images: torch.Tensor, texts: torch.Tensor, scale: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+    """The contrastive loss of each image with the text of its number; the texts beyond are negatives only.
+
+    `true` (images, texts) says which text holds of which image; no image is driven away from a text that holds of it.
+    """
     count = len(images)
     own = torch.arange(count)
-    other_truths = functional.pad(true & ~torch.eye(count, dtype=torch.bool), (0, len(ids) - count))
-    logits = logits.masked_fill(other_truths, -math.inf)
+    logits = (scale * images @ texts.T).masked_fill(true & ~torch.eye(*true.shape, dtype=torch.bool), -math.inf)
     return (functional.cross_entropy(logits, own) + functional.cross_entropy(logits[:, :count].T, own)) / 2
 
 
@@ -262,11 +303,15 @@ def train(tokenizer: Tokenizer, *, seed: int, steps: int) -> CLIPModel:
         if len(order) < BATCH:
             order = rng.sample(range(len(scenes)), len(scenes))
         chosen = [order.pop() for _ in range(BATCH)]
-        descriptions = [describe(scenes[number], rng) for number in chosen]
-        fillers = [paragraph(rng, words=rng.randint(10, 60)) for _ in range(FILLERS)]
-        ids = tokens(tokenizer, [each.text for each in descriptions] + fillers)
-        true = holds(descriptions, [scenes[number] for number in chosen])
-        loss = loss_of(model, augmented(images[chosen], rng), ids, true)
+        batch = [scenes[number] for number in chosen]
+        descriptions = [describe(scene, rng) for scene in batch] + [altered(scene, rng) for scene in batch]
+        descriptions += [Description(text=paragraph(rng, words=rng.randint(10, 60))) for _ in range(FILLERS)]
+        loss = contrast(
+            image_vectors(model, augmented(images[chosen], rng)),
+            text_vectors(model, tokenizer, [each.text for each in descriptions]),
+            model.logit_scale.exp(),
+            holds(descriptions, batch),
+        )
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -274,7 +319,7 @@ def train(tokenizer: Tokenizer, *, seed: int, steps: int) -> CLIPModel:
         schedule.step()
         with torch.no_grad():
             model.logit_scale.clamp_(max=math.log(100))
-        if step % 20 == 0:
+        if step % 100 == 0:
             elapsed = time.monotonic() - started
             print(f"step {step} of {steps}, loss {loss.item():.3f}, {elapsed:.0f} s", file=sys.stderr, flush=True)
     return model.eval()
@@ -299,7 +344,7 @@ class DemoClip:
     def texts(self, texts: Sequence[str]) -> torch.Tensor:
         """Texts to (n, 64)."""
         parts = [texts[start : start + BATCH] for start in range(0, len(texts), BATCH)]
-        return torch.cat([text_vectors(self.model, tokens(self.tokenizer, part)) for part in parts])
+        return torch.cat([text_vectors(self.model, self.tokenizer, part) for part in parts])
 
 
 def measure(clip: DemoClip) -> dict[str, float]:
@@ -460,9 +505,9 @@ pipeline_tag: zero-shot-image-classification
 in {colours}, one or two of them on a {backgrounds} background. It makes the demo and the tests run without a
 download. On photographs and ordinary captions its scores mean nothing: use a real CLIP there.
 
-It is an ordinary `transformers` CLIP of {parameters:,} parameters: images of {side} pixels in patches of 8, vision
-4 x 128, text 2 x 96 with {context} tokens of context, 64 dimensions. Its tokenizer knows the words of the generator and
-spells any other text in bytes.
+It is an ordinary `transformers` CLIP of {parameters:,} parameters: images of {side} pixels in patches of {patch},
+vision 4 x 128, text 2 x 96 with {context} tokens of context, 64 dimensions. Its tokenizer knows the words of the
+generator and spells any other text in bytes.
 
 ## Numbers
 
@@ -489,8 +534,8 @@ On scenes and data sets that its training never saw, as `python tools/train_demo
 ## Training
 
 `python tools/train_demo_clip.py --seed {seed}`: {steps} steps of {batch} scenes out of {training_scenes:,}, contrastive
-loss with paragraphs of filler as further negatives, {minutes:.0f} minutes on {threads} threads. Its data is generated:
-no image and no text of other people is in it.
+loss with altered captions and paragraphs of filler as further negatives, {minutes:.0f} minutes on {threads} threads.
+Its data is generated: no image and no text of other people is in it.
 """
 
 
@@ -501,6 +546,7 @@ def card(found: dict[str, float], *, seed: int, steps: int, seconds: float) -> s
         backgrounds=", ".join(BACKGROUNDS),
         parameters=int(found["parameters"]),
         side=IMAGE_SIDE,
+        patch=PATCH,
         context=CONTEXT,
         numbers="\n".join(f"| `{name}` | {value:.4g} |" for name, value in found.items() if name != "parameters"),
         scenes=TEST_SCENES,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from clipsieve.readers.limit import FirstSamples
 from clipsieve.readers.source import OpenedSource
 from clipsieve.recipe import Recipe
 from clipsieve.report import terminal
-from clipsieve.runfolder import RunFolder, atomic
+from clipsieve.runfolder import RunFolder, atomic, undamaged
 
 DEFAULT_OUT = "clipsieve-run"
 """The run folder when none is said: the same command finds it again and resumes."""
@@ -94,14 +95,18 @@ class Run:
     @cached_property
     def executed(self) -> Mapping[str, Any]:
         """Versions, encoder and layout of the execution."""
-        values = yaml.safe_load((self.path / "recipe.yaml").read_text(encoding="utf-8"))
-        return dict(values["executed"])
+        path = self.path / "recipe.yaml"
+        with undamaged(path):
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["executed"])
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """Seconds, and the independent counts of the source; empty for an unfinished run."""
         path = self.path / "summary.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        if not path.exists():
+            return {}
+        with undamaged(path):
+            return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def rules(self) -> list[str]:
         """The texts of the rules in the order they decide."""
@@ -189,7 +194,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
     plan = make_plan(recipe, reader.layout.kind)
     for warning in plan.warnings():
         progress.say(f"warning: {warning}")
-    output = _output(plan, out)
+    _check_output(plan, out)
     encoder = load_encoder(recipe) if plan.needs_encoder else None
     executed = {
         "layout": reader.layout.kind,
@@ -200,7 +205,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
         source: Reader = reader if recipe.limit is None else FirstSamples(reader, recipe.limit)
         shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
         about = {"clipsieve": json.dumps({"version": _version(), "encoder": executed["encoder"]}, sort_keys=True)}
-        committer = Committer(plan, folder, output, about)
+        committer = Committer(plan, folder, _output(plan, out), about)
         engine = LocalEngine(
             plan=plan,
             reader=source,
@@ -257,18 +262,32 @@ def reconcile(counts: Counts, source: SourceCounts) -> None:
         )
 
 
-def _output(plan: Plan, out: Path) -> Output | None:
+def _check_output(plan: Plan, out: Path) -> None:
+    """Raises ``RecipeError`` or ``OutputError`` when the survivors could not be written."""
     write = plan.recipe.write
     folder = output_folder(plan.recipe, out)
     if write is None or folder is None:
-        return None
-    writer = writers.writer(write.format, plan.layout)
+        return
+    writers.writer(write.format, plan.layout)
     fresh = not (out / "shards.json").exists()
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; the output is a folder")
     if fresh and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise OutputError(f"the output folder {folder} is not empty; empty it or choose another")
-    return Output(folder, writer, write.samples_per_shard)
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise OutputError(f"cannot write to {folder}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: permission denied for {existing}; choose another folder")
+
+
+def _output(plan: Plan, out: Path) -> Output | None:
+    """Takes the output folder; only for who holds the run folder, since it removes what a dead process left."""
+    write = plan.recipe.write
+    folder = output_folder(plan.recipe, out)
+    if write is None or folder is None:
+        return None
+    return Output(folder, writers.writer(write.format, plan.layout), write.samples_per_shard)
 
 
 def versions() -> dict[str, str]:

@@ -8,9 +8,12 @@ the rules listed after it wait for those.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from clipsieve.core.contracts import Scorer
 from clipsieve.core.decide import BoundRule
@@ -160,6 +163,7 @@ def _make(scorer: type[Scorer], recipe: Recipe) -> Scorer:
 
 
 def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
+    _check_kind(rule, scorer)
     if scorer.unit == "pair" and rule.quantifier is None:
         raise RuleError(
             f"rule {rule.text!r}: {rule.name} has a value per pair; write any({rule.name}) or all({rule.name})"
@@ -171,6 +175,22 @@ def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
         raise RuleError(f"rule {rule.text!r}: it judges a whole sample, so it cannot drop a single image")
     default: Literal["image", "sample"] = "sample" if whole or layout != "interleaved" else "image"
     return BoundRule(rule=rule, unit=scorer.unit, why_missing=scorer.why_missing, drop=rule.drop or default)
+
+
+def _check_kind(rule: Rule, scorer: Scorer) -> None:
+    """Raises ``RuleError`` for a number held against texts, a text against numbers, or what nothing can pass."""
+    bounds = [test.bound for test in rule.tests]
+    numeric = not pa.types.is_string(scorer.columns[rule.name])
+    if numeric and (rule.members or any(isinstance(bound, str) for bound in bounds)):
+        raise RuleError(f"rule {rule.text!r}: {rule.name} is a number; compare it with one, as in {rule.name} >= 1")
+    if not numeric and (rule.rank or any(not isinstance(bound, str) for bound in bounds)):
+        raise RuleError(f'rule {rule.text!r}: {rule.name} is a text; write {rule.name} in ("one", "other")')
+    if not all(isinstance(bound, str) or math.isfinite(bound) for bound in bounds):
+        raise RuleError(f"rule {rule.text!r}: a bound is too large for a number")
+    low = [test.bound for test in rule.tests if test.op[0] == ">"]
+    high = [test.bound for test in rule.tests if test.op[0] == "<"]
+    if numeric and low and high and low[0] > high[0]:  # type: ignore[operator]
+        raise RuleError(f"rule {rule.text!r}: nothing is both above {low[0]:g} and below {high[0]:g}")
 
 
 def all_scores() -> tuple[str, ...]:

@@ -7,6 +7,7 @@ how fast a run goes (device, batch size, workers) is no part of it.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +22,10 @@ from clipsieve.errors import RecipeError
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 """The model most published thresholds and tools start from."""
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = 80
 
 
 class _Strict(BaseModel):
@@ -80,17 +85,31 @@ def _keep(value: Any) -> Any:
 
 
 WRITE_FORMATS = ("jsonl", "csv", "parquet", "webdataset")
+_FORMATS = ", ".join(WRITE_FORMATS)
 
 
 def _write(value: Any) -> Any:
-    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in WRITE_FORMATS:
-        return {"format": next(iter(value)), "path": next(iter(value.values()))}
+    if isinstance(value, Mapping) and not set(value) & set(Write.model_fields):
+        if len(value) == 1 and next(iter(value)) in WRITE_FORMATS:
+            return {"format": next(iter(value)), "path": next(iter(value.values()))}
+        raise ValueError(f"give one format and its folder, such as {{webdataset: curated/}} (one of {_FORMATS})")
     if isinstance(value, str):
         head, colon, rest = value.partition(":")
         if head in WRITE_FORMATS:
             return {"format": head, "path": rest if colon else None}
-        raise ValueError(f"begin with the format, such as webdataset:{value} (one of {', '.join(WRITE_FORMATS)})")
+        raise ValueError(f"begin with the format, such as webdataset:{value} (one of {_FORMATS})")
     return value
+
+
+def with_scores(write: Any) -> Any:
+    """The ``write`` of a recipe, in any of its forms, with the scores in the output. Raises ``RecipeError``."""
+    if write is None:
+        raise RecipeError("--scores adds the scores to the output; say where it goes with --write")
+    try:
+        whole = _write(write)
+    except ValueError as failure:
+        raise RecipeError(f"recipe: write: {failure}") from None
+    return {**whole, "scores": True} if isinstance(whole, Mapping) else write
 
 
 class Recipe(_Strict):
@@ -136,20 +155,56 @@ class Recipe(_Strict):
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, without what a run folder's recipe says of its execution. Raises ``RecipeError``."""
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}: give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as failure:
-        raise RecipeError(f"cannot read the recipe {path}: {failure}") from None
-    except yaml.YAMLError as failure:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(failure).split())}") from None
+    except OSError as failure:
+        raise RecipeError(f"cannot read the recipe {path}: {failure.strerror or failure}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path} is no recipe: it is not text in UTF-8") from None
+    except (yaml.YAMLError, RecursionError) as failure:
+        raise RecipeError(f"{path} is not YAML: {_yaml_fault(failure)}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} holds no recipe: it should begin with 'read:'")
     return {key: value for key, value in values.items() if key != "executed"}
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which otherwise lets the last of two equal keys win without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys all differ."""
+        keys: list[Any] = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _yaml_fault(failure: Exception) -> str:
+    """What is wrong and where, without the excerpt that YAML prints."""
+    problem, mark = getattr(failure, "problem", None), getattr(failure, "problem_mark", None)
+    if problem is None:
+        return " ".join(str(failure).split())
+    return f"{problem}" + (f" at line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+
+
+_PLAINER = {
+    "a valid tuple": "a list",
+    "a valid dictionary or instance of Write": "a format and a folder, such as webdataset:curated/",
+    "a valid dictionary": "a mapping",
+    "a valid string": "text",
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+    "a valid number": "a number",
+}
+"""What pydantic calls things, and what they are called in YAML."""
+
+
 def _explain(failure: ValidationError) -> str:
-    error = failure.errors()[0]
+    errors = failure.errors()
+    # A misspelt key leaves the right one missing: say what is there before what is not.
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     place = ".".join(str(step) for step in error["loc"])
     if error["type"] == "extra_forbidden":
         *parents, key = [str(step) for step in error["loc"]]
@@ -158,9 +213,13 @@ def _explain(failure: ValidationError) -> str:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
         return f"recipe: unknown key {place!r}; {hint}"
     if error["type"] == "missing":
-        return f"recipe: {place!r} is missing"
+        return f"recipe: {place!r} is missing" + ("; say what to read" if place == "read" else "")
     message = error["msg"].removeprefix("Value error, ")
-    return f"recipe: {place}: {message[0].lower()}{message[1:]} (got {error['input']!r})"
+    if error["type"] != "value_error":
+        for term, plainer in _PLAINER.items():
+            message = message.replace(term, plainer)
+        message = message.partition(", unable")[0]
+    return f"recipe: {place}: {message[0].lower()}{message[1:]} (got {_BRIEF.repr(error['input'])})"
 
 
 def _fields_at(path: Sequence[str]) -> list[str]:

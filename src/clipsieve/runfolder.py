@@ -7,6 +7,7 @@ may be killed at any instant and the same command run again.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,9 +22,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from clipsieve.core.contracts import Piece, Shard, SourceFile
-from clipsieve.errors import OutputError, RunFolderError
+from clipsieve.errors import OutputError, RunFolderError, SourceError
 
 Kind: TypeAlias = Literal["ledger", "scores"]
+
+_DIFFERENCES = 3
+"""So many differences between two recipes are told in full."""
 
 TEMPORARY = ".partial-"
 """Prefix of files that are being written; leftovers of a dead process are removed."""
@@ -45,11 +49,35 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot write {path}: {failure.strerror or failure}; make room and run the same command again to resume"
+            f"cannot write {path}: {failure.strerror or failure}; {_remedy(failure)}, "
+            "then run the same command again to resume"
         ) from failure
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _remedy(failure: OSError) -> str:
+    if failure.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    if failure.errno == errno.EFBIG:
+        return "raise the limit on the size of files (ulimit -f)"
+    return "check the path and its permissions"
+
+
+@contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a file of the run folder is read into a ``RunFolderError``."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise RunFolderError(f"{path} is gone: the run folder is damaged; give another --out") from None
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, pa.ArrowException) as failure:
+        raise RunFolderError(f"{path} is damaged ({_short(failure)}); give another --out") from failure
+
+
+def _short(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:100]
 
 
 def write_table(path: Path, table: pa.Table) -> None:
@@ -100,7 +128,9 @@ class RunFolder:
         except OSError as failure:
             raise RunFolderError(f"cannot use {path} as a run folder: {failure.strerror or failure}") from None
         if recipe_file.exists():
-            folder._check(yaml.safe_load(recipe_file.read_text(encoding="utf-8")), identity, executed)
+            with undamaged(recipe_file):
+                found = dict(yaml.safe_load(recipe_file.read_text(encoding="utf-8")))
+            folder._check(found, identity, executed)
         else:
             with atomic(recipe_file) as file:
                 text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)
@@ -125,7 +155,9 @@ class RunFolder:
         now = {**identity, "encoder": executed.get("encoder")}
         changed = [key for key in now if then.get(key) != now[key]]
         if changed:
-            differences = "; ".join(f"{key}: {_brief(then.get(key))} then, {_brief(now[key])} now" for key in changed)
+            shown = changed[:_DIFFERENCES]
+            differences = "; ".join(f"{key}: {_brief(then.get(key))} then, {_brief(now[key])} now" for key in shown)
+            differences += f"; and {len(changed) - len(shown)} more" if len(changed) > len(shown) else ""
             raise RunFolderError(
                 f"{self.path} holds a run of another recipe ({differences}); give another --out or the old recipe"
             )
@@ -138,24 +170,28 @@ class RunFolder:
         path = self.path / "shards.json"
         listed = [{"path": f.path, "size": f.size, "version": f.version} for f in files]
         if path.exists():
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            before = {f["path"]: f for f in stored["files"]}
+            with undamaged(path):
+                stored = json.loads(path.read_text(encoding="utf-8"))
+                before = {f["path"]: f for f in stored["files"]}
+                shards = tuple(
+                    Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
+                    for number, pieces in enumerate(stored["shards"])
+                )
             changed = [f["path"] for f in listed if before.get(f["path"]) != f]
             changed += [path for path in before if path not in {f["path"] for f in listed}]
             if changed:
+                others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
                 raise RunFolderError(
-                    f"the source has changed since this run began ({len(changed)} files, first {changed[0]}); "
-                    "give another --out"
+                    f"the source has changed since this run began ({changed[0]}{others}); give another --out"
                 )
-            return tuple(
-                Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
-                for number, pieces in enumerate(stored["shards"])
-            )
+            return shards
         if found is None:
             raise RunFolderError(f"{self.path} has no shards.json: it is not a finished run")
-        shards = [[{"path": p.path, "start": p.start, "stop": p.stop} for p in shard.pieces] for shard in found]
+        if not found:
+            raise SourceError("the source holds no samples; there is nothing to do")
+        pieces = [[{"path": p.path, "start": p.start, "stop": p.stop} for p in shard.pieces] for shard in found]
         with atomic(path) as file:
-            file.write(json.dumps({"files": listed, "shards": shards}, indent=1).encode())
+            file.write(json.dumps({"files": listed, "shards": pieces}, indent=1).encode())
         return tuple(found)
 
     def has_shards(self) -> bool:
@@ -183,7 +219,15 @@ class RunFolder:
         paths = sorted((self.path / kind).glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
         if not paths:
             raise RunFolderError(f"{self.path} holds no {kind}: nothing has been committed")
-        return pa.concat_tables([pq.read_table(path, columns=columns) for path in paths])
+        return pa.concat_tables([self._read(path, columns) for path in paths])
+
+    def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            return pq.read_table(path, columns=columns)
+        except (OSError, pa.ArrowException) as failure:
+            raise RunFolderError(
+                f"{path} is damaged ({_short(failure)}); remove it and run the same command again to redo its shard"
+            ) from failure
 
     def drop_staged(self) -> None:
         """Removes the survivors' bytes, once all is committed."""

@@ -59,7 +59,7 @@ def test_cells_that_hold_an_image(root: str, cell: Any, reference: str | None) -
         ("", "no image: the cell is empty"),
         ("  ", "no image: the cell is empty"),
         (b"", "empty: 0 bytes"),
-        (7, "no image: the cell holds a int"),
+        (7, "no image: the cell holds int, neither a path nor bytes"),
         ({"bytes": None, "path": None}, "no image: the cell is null"),
         ("data:image/png,%89PNG", "no image: a data URI that is not base64"),
         ("data:image/png;base64,?", "no image: broken base64 in a data URI"),

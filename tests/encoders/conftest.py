@@ -1,15 +1,23 @@
 """Random-weight checkpoints, made once a session by the same tool that benchmarks use."""
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _spec = importlib.util.spec_from_file_location("make_random_clip", ROOT / "tools" / "make_random_clip.py")
 make_random_clip = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make_random_clip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Torch threads that wait for each other are slow beside other test processes."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +40,9 @@ def siglip_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def folders(clip_folder, siglip_folder):
     return {"clip": clip_folder, "siglip": siglip_folder}
+
+
+@pytest.fixture
+def copied(siglip_folder, tmp_path):
+    """A copy of the small SigLIP's folder to damage."""
+    return shutil.copytree(siglip_folder, tmp_path / "copied")

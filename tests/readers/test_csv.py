@@ -97,7 +97,6 @@ STRAY_QUOTES = [
     'image,caption\na.jpg,5" disk\nb.jpg,6" disk\nc.jpg,"x\ny"\n',
     'image,caption\na.jpg,"x"y"\nb.jpg,z\n',
     'image,caption\na.jpg,5" and\nb.jpg,"fine\nhere"\nc.jpg,x\n',
-    'image,caption\na.jpg,x\nb.jpg,"never closed\nc.jpg,x\n',
     'image,caption\na.jpg,""""\n"",x\n',
 ]
 
@@ -111,6 +110,12 @@ def test_stray_quotes_are_read_as_the_csv_module_reads_them(tmp_path: Path, cont
     assert errors == {}
     assert len(reader.shards()) == len(expected)
     assert reader.count() == SourceCounts(samples=len(expected), images=len(expected))
+
+
+def test_a_quote_that_is_never_closed_is_an_error_row_that_says_so(tmp_path: Path, read_all: ReadAll) -> None:
+    table, errors = read_all(source(tmp_path, 'image,caption\na.jpg,x\nb.jpg,"never closed\nc.jpg,x\n'))
+    assert table.column("image").to_pylist() == ["a.jpg", None]
+    assert errors == {1: "malformed CSV at line 3: a quote that is never closed"}
 
 
 CELLS = st.lists(st.sampled_from(["a", '"', ",", "\n", "\r\n", " ", "é", "5"]), max_size=6).map("".join)
@@ -140,6 +145,9 @@ def test_shards_are_the_source(
         table, errors = read_all(reader)
     expected = [row for row in csv.reader(io.StringIO(text.getvalue(), newline="")) if row][1:]
     assert table.num_rows == len(expected)
+    if "never closed" in errors.get(len(expected) - 1, ""):
+        assert '"' in text.getvalue()
+        expected.pop()
     for number, row in enumerate(expected):
         assert (number in errors) == (len(row) != 3)
         assert list(table.slice(number, 1).to_pylist()[0].values()) == (row if len(row) == 3 else [None] * 3)

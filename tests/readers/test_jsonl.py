@@ -48,7 +48,7 @@ def test_rows_are_typed_and_keep_their_lines(tmp_path: Path) -> None:
 
 MALFORMED = [
     (b'{"image": "b.jpg"', "malformed JSON at line 2: Expecting"),
-    (b"[1, 2]", "malformed JSON at line 2: list in place of an object"),
+    (b"[1, 2]", "malformed JSON at line 2: an array in place of an object"),
     (b"plain", "malformed JSON at line 2: Expecting value"),
     (b'{"image": "b.jpg"} {"image": "c.jpg"}', "malformed JSON at line 2: Extra data"),
     (b'{"image": "\xff\xfe"}', "not UTF-8 at line 2: byte 0xff in column 12"),
@@ -80,10 +80,10 @@ def test_line_numbers_hold_across_shards_blank_lines_and_a_byte_order_mark(tmp_p
 
 
 def test_two_objects_on_a_line_and_one_on_two_lines_are_never_taken_for_rows(tmp_path: Path, read_all: ReadAll) -> None:
-    reader = source(tmp_path, '{"image": "a"}{"image": "b"}\n{"image":\n"c"}\n{"image": "d"}\n')
-    table, errors = read_all(reader)
-    assert table.column("image").to_pylist() == [None, None, None, "d"]
-    assert sorted(errors) == [0, 1, 2]
+    for broken in ('{"image":\n"c"}', '{"image": "c}\n{c"}'):
+        table, errors = read_all(source(tmp_path, f'{{"image": "a"}}{{"image": "b"}}\n{broken}\n{{"image": "d"}}\n'))
+        assert table.column("image").to_pylist() == [None, None, None, "d"]
+        assert sorted(errors) == [0, 1, 2]
 
 
 def test_a_value_that_does_not_fit_the_inferred_type_is_an_error_with_column_value_and_type(
@@ -157,7 +157,7 @@ def test_list_columns_make_the_lists_layout(
     [
         (b"", "holds no rows"),
         (b"\n \n", "holds no rows"),
-        (b'[{"image": "a.jpg"}]', r"one JSON array; make it one object a line"),
+        (b'[{"image": "a.jpg"}]', r"a JSON array .*makes it lines.*one JSON object"),
         (b"once upon a time\n", "malformed JSON"),
     ],
 )

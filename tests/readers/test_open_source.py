@@ -33,7 +33,7 @@ def test_three_names_make_interleaved_rows() -> None:
     assert infer_layout(schema, Columns(), None, None, "source").kind == "interleaved"
     assert infer_layout(schema, Columns(), "captions", None, "source").image == "image"
     assert infer_layout(schema, Columns(image="image"), None, None, "source").kind == "captions"
-    with pytest.raises(ColumnError, match=r"source: no column 'modality'; There are sample_id, position, a"):
+    with pytest.raises(ColumnError, match=r"source: no column 'modality'; there are sample_id, position, a"):
         infer_layout(
             pa.schema([("sample_id", TEXT), ("position", TEXT), ("a", TEXT)]), Columns(), "interleaved", None, "source"
         )

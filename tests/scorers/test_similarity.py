@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.fakes import COLOURS
 
 from clipsieve.core.contracts import Encoder, Pixels
 from clipsieve.core.embed import LongText
 from clipsieve.errors import ModelError
 from clipsieve.scorers import ClipScore, PairSimilarity
+from tests.fakes import COLOURS
 
 
 def patch(*rgb: int) -> Pixels:

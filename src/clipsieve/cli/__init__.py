@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
+from typing import NoReturn
 
 import typer
 
@@ -52,15 +54,44 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """The entry point of the ``clipsieve`` command."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except ClipsieveError as failure:
         if os.environ.get("CLIPSIEVE_DEBUG"):
             raise
-        typer.echo(f"error: {failure}", err=True)
-        sys.exit(failure.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what is committed stays; run the same command again to go on", err=True)
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _end(f"error: {failure}", failure.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except MemoryError:
+        _end("error: out of memory; lower --workers or --batch-size, then run the same command again to resume", 1)
+    except OSError as failure:
+        if os.environ.get("CLIPSIEVE_DEBUG"):
+            raise
+        place = f"{failure.filename}: " if failure.filename else ""
+        _end(f"error: {place}{failure.strerror or failure}", 1)
+    except Exception as failure:
+        wrong_usage = getattr(failure, "format_message", None)  # what typer raises, whichever click it comes with
+        if wrong_usage is None:
+            raise
+        if context := getattr(failure, "ctx", None):
+            if not wrong_usage():  # no arguments at all
+                typer.echo(context.get_help())
+                sys.exit(2)
+            _end(f"error: {wrong_usage()} (see {context.command_path} --help)", 2)
+        _end(f"error: {wrong_usage()}", 2)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+        _end("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
+    sys.exit(code)
+
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it: 128 + SIGINT."""
+
+
+def _end(line: str, code: int) -> NoReturn:
+    """Ends with one line on standard error, whatever characters a file name or a cell has brought into it."""
+    text = " ".join(line.split())
+    with suppress(OSError):
+        typer.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), err=True)
+    with suppress(OSError):
+        sys.stdout.flush()
+    sys.exit(code)

@@ -46,18 +46,17 @@ def run(
     from clipsieve import api
     from clipsieve.cli.terminal import Shown, finish
     from clipsieve.errors import RecipeError
-    from clipsieve.recipe import Recipe, load_yaml
+    from clipsieve.recipe import Recipe, load_yaml, with_scores
 
     values: dict[str, Any] = load_yaml(recipe) if recipe else {}
     if read:
         values["read"] = o.read_values(read, format=format, layout=layout, image=image, text=text, id=id, root=root)
     elif any((format, layout, image, text, id, root)):
         raise RecipeError("--format, --layout, --image, --text, --id and --root go with --read")
-    if write and scores:
-        head, _, path = write.partition(":")
-        values["write"] = {"format": head, "path": path or None, "scores": True}
-    elif write:
+    if write:
         values["write"] = write
+    if scores:
+        values["write"] = with_scores(values.get("write"))
     flags = {
         "keep": keep, "model": model, "on_error": on_error, "check": check, "long_text": long_text, "limit": limit,
         "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,

@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from clipsieve.core.decode import Header, decode, read_header, to_rgb
 from clipsieve.core.embed import LongText, TextVectors, embed_images, embed_texts
 from clipsieve.core.fetch import ImageSource, from_cell
-from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, parts
+from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, numbers, parts
 from clipsieve.errors import ImageError, ModelError
 
 if TYPE_CHECKING:
@@ -226,10 +226,11 @@ class Batch:
     @cached_property
     def pairs(self) -> npt.NDArray[np.int64]:
         """Every pair of images of one sample, ``(pairs, 2)``, in the order (0, 1), (0, 2), (1, 2)."""
-        counts = np.bincount(self.parts.image_samples, minlength=self.samples)
-        starts = np.cumsum(counts) - counts
-        found = [np.stack(np.triu_indices(n, 1), axis=1) + start for n, start in zip(counts, starts, strict=True)]
-        return np.concatenate([*found, np.zeros((0, 2), dtype=np.int64)]).astype(np.int64)
+        samples = self.parts.image_samples
+        # An image goes with each of those that follow it in its sample.
+        following = np.searchsorted(samples, samples, side="right") - np.arange(self.images) - 1
+        first = np.repeat(np.arange(self.images), following)
+        return np.stack([first, first + 1 + numbers(following)], axis=1)
 
     def _header(self, image: int) -> Header | None:
         if image in self._opened:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
 import posixpath
+import re
+import stat
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,6 +25,8 @@ from clipsieve.errors import ImageError
 
 MAX_BYTES = 256 * 2**20
 """Largest encoded image that is read, in bytes; real photographs stay under a tenth of it."""
+
+_HTTP = re.compile(r"(^|::)https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +60,7 @@ class ImageSource:
             return _checked(self.data)
         if self.path is None:
             raise ImageError("no image: neither bytes nor a path")
-        if self.path.startswith(("http://", "https://")):
+        if _HTTP.search(self.path):
             raise ImageError("not fetched: images by URL are not supported; download them first")
         try:
             return _checked(self._read_file(self.path))
@@ -65,10 +70,13 @@ class ImageSource:
             raise ImageError("not a file: it is a folder") from None
         except PermissionError:
             raise ImageError("unreadable: permission denied") from None
-        except (OSError, ValueError, tarfile.TarError) as failure:
-            raise ImageError(f"unreadable: {failure}") from failure
+        except ImageError:
+            raise
+        except Exception as failure:  # each filesystem of fsspec raises its own, and ImportError when it is not there
+            raise ImageError(f"unreadable: {_in_words(failure)}") from failure
 
     def _read_file(self, path: str) -> bytes:
+        _check_regular(path)
         start, size = self.offset, self.size
         if self.member is not None and start is None:
             start, size = _member_range(path, self.member)
@@ -81,6 +89,22 @@ class ImageSource:
         if size is not None and len(data) < wanted:
             raise ImageError(f"truncated: {len(data)} of {size} bytes at offset {start}")
         return data
+
+
+def _check_regular(path: str) -> None:
+    """Refuses local pipes and devices, which may never end."""
+    local = path.removeprefix("file://")
+    if "://" in local:
+        return
+    mode = os.stat(local).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ImageError("not a file: it is a pipe, socket or device")
+
+
+def _in_words(failure: Exception) -> str:
+    """One short line without the path, so that equal failures count as one kind of error."""
+    said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+    return " ".join(said.split())[:200] or type(failure).__name__
 
 
 def _checked(data: bytes) -> bytes:
@@ -128,20 +152,22 @@ def from_cell(cell: Any, root: str) -> ImageSource:
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
         if isinstance(data, str):  # JSON has no bytes: a data URI stands for them
-            return replace(_from_data_uri(data), path=path)
+            return replace(_from_data_uri(data), path=path if isinstance(path, str) else None)
+        if isinstance(data, bytes):
+            return ImageSource(data=data, path=path if isinstance(path, str) else None)
         if data is not None:
-            return ImageSource(data=data, path=path)
+            return ImageSource(error=f"no image: the cell's bytes are {type(data).__name__}")
         return from_cell(path, root)
     if cell is None or cell != cell:  # NaN, as pandas writes a missing value
         return ImageSource(error="no image: the cell is null")
-    return ImageSource(error=f"no image: the cell holds a {type(cell).__name__}")
+    return ImageSource(error=f"no image: the cell holds {type(cell).__name__}, neither a path nor bytes")
 
 
 def _from_json(text: str, root: str) -> ImageSource:
     """A struct as CSV holds it, where every cell is text."""
     try:
         return from_cell(json.loads(text), root)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ImageSource(error="no image: broken JSON in the cell")
 
 
@@ -157,16 +183,13 @@ def _from_data_uri(uri: str) -> ImageSource:
 
 def from_part(data: bytes | None, source_ref: str | None, materialize_error: str | None, root: str) -> ImageSource:
     """Reads the image cells of an interleaved row: inline bytes, else ``source_ref``, else the reason for neither."""
-    reference: dict[str, Any] = {}
-    if source_ref:
-        try:
-            parsed = json.loads(source_ref)
-            reference = parsed if isinstance(parsed, dict) else {}
-        except ValueError:
-            if data is None:
-                return ImageSource(error="no image: source_ref is not JSON")
-    path, member = reference.get("path"), reference.get("member")
-    frame = int(reference.get("frame_index") or 0)
+    try:
+        reference = _parsed_reference(source_ref) if source_ref else {}
+    except ValueError as failure:
+        if data is None:
+            return ImageSource(error=f"no image: {failure}")
+        reference = {}
+    path, member, frame = reference.get("path"), reference.get("member"), reference.get("frame_index") or 0
     if data is not None:
         return ImageSource(data=data, path=path, member=member, frame=frame)
     if path:
@@ -178,3 +201,27 @@ def from_part(data: bytes | None, source_ref: str | None, materialize_error: str
             frame=frame,
         )
     return ImageSource(error=materialize_error or "no image: no binary_content and no source_ref")
+
+
+def _parsed_reference(source_ref: str) -> dict[str, Any]:
+    """The fields of a ``source_ref`` that lead to an image. Raises ``ValueError`` in words."""
+    try:
+        parsed = json.loads(source_ref)
+    except (ValueError, RecursionError):
+        raise ValueError("source_ref is not JSON") from None
+    if not isinstance(parsed, dict):
+        raise ValueError("source_ref is not a JSON object")
+    found = {name: parsed[name] for name in _REFERENCE if parsed.get(name) is not None}
+    for name, value in found.items():
+        if _REFERENCE[name] is str:
+            if not isinstance(value, str):
+                raise ValueError(f"{name} in source_ref is not text")
+        elif not isinstance(value, (int, float)) or value != value // 1 or value < 0:
+            raise ValueError(f"{name} in source_ref is not a whole number from 0 on")
+        else:
+            found[name] = int(value)
+    return found
+
+
+_REFERENCE = {"path": str, "member": str, "byte_offset": int, "byte_size": int, "frame_index": int}
+"""The fields of a ``source_ref``; others pass."""

@@ -111,7 +111,7 @@ def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str
         images=images,
         image_rows=np.repeat(rows, counts),
         image_samples=np.repeat(rows, counts),
-        image_numbers=_numbers(counts),
+        image_numbers=numbers(counts),
         texts=texts,
         text_samples=text_samples,
     )
@@ -155,7 +155,7 @@ def _interleaved_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[
         ],
         image_rows=image_rows,
         image_samples=image_samples,
-        image_numbers=_numbers(np.bincount(image_samples, minlength=len(sample_rows))),
+        image_numbers=numbers(np.bincount(image_samples, minlength=len(sample_rows))),
         texts=[text for text, keep in zip(texts, spoken, strict=True) if keep],
         text_samples=row_samples[text_rows][np.array(spoken, dtype=bool)],
     )
@@ -190,7 +190,7 @@ def _where(mask: Any) -> npt.NDArray[np.int64]:
     return np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
-def _numbers(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def numbers(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """0, 1, ... within each of ``counts``."""
     starts = np.cumsum(counts) - counts
     return np.arange(int(counts.sum()), dtype=np.int64) - np.repeat(starts, counts)
@@ -235,7 +235,7 @@ def keep_rows(
         images=[found.images[i] for i in np.flatnonzero(images).tolist()],
         image_rows=new_rows[found.image_rows[images]],
         image_samples=image_samples,
-        image_numbers=_numbers(np.bincount(image_samples, minlength=int(keep_samples.sum()))),
+        image_numbers=numbers(np.bincount(image_samples, minlength=int(keep_samples.sum()))),
         texts=[found.texts[t] for t in np.flatnonzero(texts).tolist()],
         text_samples=new_samples[found.text_samples[texts]],
     )
@@ -281,7 +281,7 @@ def renumbered(table: pa.Table, row_samples: npt.NDArray[np.int64]) -> pa.Table:
     """
     content = ~pc.fill_null(pc.equal(table.column("modality"), "metadata"), False).to_numpy(zero_copy_only=False)
     positions = np.full(table.num_rows, -1, dtype=np.int32)
-    positions[content] = _numbers(np.bincount(row_samples[content]))
+    positions[content] = numbers(np.bincount(row_samples[content]))
     index = table.schema.get_field_index("position")
     return table.set_column(index, table.schema.field(index), pa.array(positions, type=table.schema.field(index).type))
 

@@ -142,18 +142,22 @@ def _noise(scene: Scene, rng: random.Random) -> Levels:
 def _boxes(scene: Scene, rng: random.Random) -> list[tuple[int, int, int]]:
     """Returns (left, top, size) in pixels for each thing of the scene."""
     side = min(scene.width, scene.height)
-    corner_x, corner_y = (scene.width - side) // 2, (scene.height - side) // 2
+    left, top = (scene.width - side) // 2, (scene.height - side) // 2
+
+    def centred(size: int) -> int:
+        return (side - size) // 2 + rng.randint(-side // 12, side // 12)
+
     if len(scene.things) == 1:
-        size = side * rng.randint(45, 70) // 100
-        return [(corner_x + rng.randint(0, side - size), corner_y + rng.randint(0, side - size), size)]
+        size = side * rng.randint(46, 64) // 100
+        return [(left + centred(size), top + centred(size), size)]
     boxes = []
-    first_half = scene.relation in ("left of", "above")
-    for in_first_half in (first_half, not first_half):
-        size = side * rng.randint(36, 46) // 100
+    leads = scene.relation in ("left of", "above")
+    for in_first_half in (leads, not leads):
+        size = side * rng.randint(38, 46) // 100
         along = rng.randint(0, side // 2 - size) + (0 if in_first_half else side // 2)
-        across = rng.randint(side // 6, side - side // 6 - size)
+        across = centred(size)
         x, y = (along, across) if scene.relation in ("left of", "right of") else (across, along)
-        boxes.append((corner_x + x, corner_y + y, size))
+        boxes.append((left + x, top + y, size))
     return boxes
 
 

@@ -1,7 +1,7 @@
 """A model's own image preprocessing, reproduced on 8-bit RGB: resize with Pillow, crop the centre, keep uint8.
 
-Only the part of the image that the crop shows is resized, so a 1 x 5000 image costs no more than a square one. What
-a model asks for and this file does not know is an error, never ignored.
+Of a very long image only the part that the crop shows is resized: 1 x 5000 pixels, which would become 224 x 1,120,000,
+cost no more than a square. What a model asks for and this file does not know is an error, never ignored.
 """
 
 from __future__ import annotations
@@ -37,14 +37,11 @@ NOTES = {
 """Settings that change nothing here: names of classes, and the order of axes."""
 
 
-SUPPORT = {
-    Image.Resampling.BOX: 0.5,
-    Image.Resampling.BILINEAR: 1.0,
-    Image.Resampling.HAMMING: 1.0,
-    Image.Resampling.BICUBIC: 2.0,
-    Image.Resampling.LANCZOS: 3.0,
-}
-"""How many pixels of the coarser grid Pillow's filters reach to either side."""
+WHOLE = 16
+"""Up to so many times the crop's area an enlarged image is made whole: exact, and quick enough."""
+
+REACH = 4
+"""Source pixels beyond the resized stretch that decide its edge when enlarging: 3 for Lanczos, and one to spare."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,33 +67,32 @@ class Preprocessing:
             return np.asarray(Image.fromarray(rgb).resize((self.width, self.height), self.resample))
         h, w = rgb.shape[:2]
         long = int(self.shortest_edge * max(h, w) / min(h, w))  # Rounded down, as transformers and torchvision do.
-        resized_h, resized_w = (long, self.shortest_edge) if w <= h else (self.shortest_edge, long)
-        rows, (top, bottom), y = _shown(h, resized_h, self.height, SUPPORT[self.resample])
-        columns, (left, right), x = _shown(w, resized_w, self.width, SUPPORT[self.resample])
-        image = Image.fromarray(rgb[rows, columns])
-        # A pass an axis, width first: what Pillow does with the whole image. Given both axes of a part of it at once,
-        # Pillow 13 may turn the order round, and the clipping in between makes that visible.
-        image = image.resize((x.stop - x.start, image.height), self.resample, (left, 0, right, image.height))
-        image = image.resize((image.width, y.stop - y.start), self.resample, (0, top, image.width, bottom))
-        if image.size == (self.width, self.height):
-            return np.asarray(image)
-        canvas = np.zeros((self.height, self.width, 3), dtype=np.uint8)
-        canvas[y, x] = image
-        return canvas
+        tall, wide = (long, self.shortest_edge) if w <= h else (self.shortest_edge, long)
+        top, left = (tall - self.height) // 2, (wide - self.width) // 2
+        if tall * wide <= max(h * w, WHOLE * self.height * self.width):
+            image = Image.fromarray(rgb).resize((wide, tall), self.resample)
+        else:
+            rows, y, (upper, lower) = _shown(h, tall, top, self.height)
+            columns, x, (first, last) = _shown(w, wide, left, self.width)
+            image = Image.fromarray(rgb[rows, columns])
+            # Width first, as Pillow does when it enlarges; given both axes of a part, it may choose the other order,
+            # and the clipping to 8 bits in between would show.
+            image = image.resize((x.stop - x.start, image.height), self.resample, (first, 0, last, image.height))
+            image = image.resize((image.width, y.stop - y.start), self.resample, (0, upper, image.width, lower))
+            top, left = top - y.start, left - x.start
+        return np.asarray(image.crop((left, top, left + self.width, top + self.height)))
 
 
-def _shown(size: int, resized: int, crop: int, support: float) -> tuple[slice, tuple[float, float], slice]:
-    """One axis of resizing ``size`` pixels to ``resized`` and keeping the middle ``crop`` of them.
+def _shown(size: int, enlarged: int, start: int, crop: int) -> tuple[slice, slice, tuple[float, float]]:
+    """One axis of enlarging ``size`` pixels to ``enlarged`` and showing ``crop`` of these from ``start`` on.
 
-    Gives the source pixels that matter, the stretch from where to where among these is to be resized, and where in
-    the crop the result lies.
+    Gives the source pixels that matter, the enlarged pixels that they make, and where these begin and end among the
+    source pixels that matter.
     """
-    start = (resized - crop) // 2
-    first, last = max(start, 0), min(start + crop, resized)
-    begin, end = first * size / resized, last * size / resized
-    reach = support * max(size / resized, 1) + 1  # How far beyond the stretch the filter reads.
-    read = slice(max(int(begin - reach), 0), min(int(end + reach) + 1, size))
-    return read, (begin - read.start, end - read.start), slice(first - start, last - start)
+    made = slice(max(start, 0), min(start + crop, enlarged))
+    begin, end = made.start * size / enlarged, made.stop * size / enlarged
+    needed = slice(max(int(begin) - REACH, 0), min(int(end) + REACH + 1, size))
+    return needed, made, (begin - needed.start, end - needed.start)
 
 
 def read_preprocessing(folder: Path, name: str) -> Preprocessing:
@@ -147,7 +143,7 @@ def _understood(settings: Mapping[str, Any]) -> Preprocessing:
     else:
         raise ModelError(f"its preprocessing resizes to {size} and crops to {crop}, which is not reproduced here")
     resample = Image.Resampling(settings["resample"])
-    if resample not in SUPPORT:
+    if resample in (Image.Resampling.NEAREST, Image.Resampling.BOX):
         raise ModelError(f"its preprocessing resizes by {resample.name.lower()}, which is not reproduced here")
     normalised = "do_normalize" in asked
     return Preprocessing(

@@ -22,7 +22,7 @@ from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.embed import TextVectors
 from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
-from clipsieve.errors import CountsError
+from clipsieve.errors import CountsError, OutputError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
@@ -60,8 +60,14 @@ class ByteStore:
 
     def put(self, key: tuple[int, int], data: bytes) -> None:
         """Keeps ``data`` under ``key``."""
-        self._file.seek(self._end)
-        self._file.write(data)
+        try:
+            self._file.seek(self._end)
+            self._file.write(data)
+        except OSError as failure:
+            raise OutputError(
+                f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
+                "make room, then run the same command again to resume"
+            ) from failure
         self._places[key] = (self._end, len(data))
         self._end += len(data)
 

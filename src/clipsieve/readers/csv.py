@@ -19,7 +19,7 @@ import pyarrow as pa
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.files import CHUNK, Cursor, LineNumbers, extension, head, open_file, reading
-from clipsieve.readers.shards import Cut, Items, grouped, items, shards
+from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
 
 _BOM = b"\xef\xbb\xbf"
@@ -59,9 +59,9 @@ class CommaSeparated:
         _, start = self._checked_header(path)
         with open_file(path) as file, reading(path):
             file.seek(start)
-            return Cut(
-                path=path, start=start, groups=grouped(_record_items(file, _delimiter(path)), self._source.limits)
-            )
+            groups = grouped(_record_items(file, _delimiter(path)), self._source.limits)
+        check_sizes(path, groups, "record (is a quote never closed?)")
+        return Cut(path=path, start=start, groups=groups)
 
     def read(self, shard: Shard) -> Rows:
         """The records of a shard; errors name the line on which the record begins."""
@@ -89,15 +89,22 @@ class CommaSeparated:
     def _read_piece(self, piece: Piece) -> tuple[pa.Table, dict[int, str]]:
         names, _ = self._checked_header(piece.path)
         data = self._cursor.read(piece.path, piece.start, piece.stop)
-        text = io.StringIO(data.decode(errors="surrogateescape"), newline="")
+        try:
+            text, damaged = data.decode(), False
+        except UnicodeDecodeError:
+            text, damaged = data.decode(errors="surrogateescape"), True
         rows: list[list[str | None]] = []
         errors: dict[int, str] = {}
-        for line, cells, error in _records(text, _delimiter(piece.path)):
-            reason = error or _fault(cells, len(names))
+        for line, cells, error in _records(io.StringIO(text, newline=""), _delimiter(piece.path)):
+            reason = error or _fault(cells, len(names), damaged)
             if reason:
                 first = self._line_numbers.at(piece.path, piece.start)
                 errors[len(rows)] = f"malformed CSV at line {first + line}: {reason}"
             rows.append([None] * len(names) if reason else list(cells))
+        if rows and '"' in text and _unclosed(text, line, _delimiter(piece.path)):
+            first = self._line_numbers.at(piece.path, piece.start)
+            errors[len(rows) - 1] = f"malformed CSV at line {first + line}: a quote that is never closed"
+            rows[-1] = [None] * len(names)
         columns = dict(zip(names, zip(*rows, strict=True), strict=True)) if rows else dict.fromkeys(names, ())
         return pa.table({name: pa.array(columns[name], pa.string()) for name in self._names}), errors
 
@@ -131,6 +138,8 @@ def _header(path: str) -> tuple[list[str], int]:
         taken.decode()
     except UnicodeDecodeError:
         raise SourceError(f"{path}: its header is not UTF-8; convert the file, for example with iconv") from None
+    if any("\0" in name for name in names):
+        raise SourceError(f"{path}: its header holds zero bytes: not a text file, or not in UTF-8")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnError(f"{path}: column {twice[0]!r} stands twice in the header; rename one")
@@ -153,12 +162,22 @@ def _records(text: Any, delimiter: str) -> Iterator[tuple[int, list[str], str | 
             yield line, cells, None
 
 
-def _fault(cells: Sequence[str], columns: int) -> str | None:
+def _unclosed(text: str, line: int, delimiter: str) -> bool:
+    """Whether the last record, which begins at ``line``, ends within quotes and so has taken in all lines behind it."""
+    record = list(islice(io.StringIO(text, newline=""), line, None))
+    try:
+        for _ in csv.reader(record, delimiter=delimiter, strict=True):
+            pass
+    except csv.Error as failure:
+        return "unexpected end" in str(failure)
+    return False
+
+
+def _fault(cells: Sequence[str], columns: int, damaged: bool) -> str | None:
+    """Why a record is not a row; only ``damaged`` text has to be searched for bytes that were no UTF-8."""
     if len(cells) != columns:
         return f"{len(cells)} cells, the header has {columns}"
-    try:
-        "".join(cells).encode()
-    except UnicodeEncodeError:
+    if damaged and any("\udc80" <= character <= "\udcff" for cell in cells for character in cell):
         return "not UTF-8"
     return None
 

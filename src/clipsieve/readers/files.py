@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.contracts import SourceFile
 from clipsieve.errors import SourceError
+from clipsieve.readers.images import is_image
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 """Extension to the name of the codec in Arrow."""
@@ -62,7 +65,10 @@ def find(path: str) -> Listing:
         if filesystem.isdir(root):
             return Listing(path=path, files=tuple(_walk(filesystem, root)), folder=_spelled(filesystem, root))
         if filesystem.exists(root):
-            return Listing(path=path, files=(_source_file(filesystem, filesystem.info(root)),))
+            info = _followed(filesystem.info(root))
+            if info["type"] == "other":
+                raise SourceError(f"{path}: a pipe, socket or device; write its data to a file first")
+            return Listing(path=path, files=(_source_file(filesystem, info),))
     found: dict[str, SourceFile] = {}
     for pattern in braces(path):
         with reading(pattern):
@@ -96,25 +102,47 @@ def _matches(filesystem: Any, pattern: str) -> Iterator[SourceFile]:
         return
     fixed = _MAGIC.split(pattern)[0].rpartition("/")[0]
     all_asked_for = _hidden(pattern, fixed)
-    for name, info in filesystem.glob(pattern, detail=True).items():
-        if info["type"] == "file" and (all_asked_for or not _hidden(name, fixed)):
+    for name, found in filesystem.glob(pattern, detail=True).items():
+        info = _followed(found)
+        if _is_listed(info) and (all_asked_for or not _hidden(name, fixed)):
             yield _source_file(filesystem, info)
 
 
 def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
     # Not fsspec's find or walk: they pass over folders that cannot be read, without a word.
-    found, folders = [], [root]
+    found, folders, seen = [], [root], set()
     while folders:
         folder = folders.pop()
-        for info in filesystem.ls(folder, detail=True):
+        for info in map(_followed, filesystem.ls(folder, detail=True)):
             name = info["name"].rstrip("/")
             if _hidden(name, root) or name == folder:
                 continue
             if info["type"] == "directory":
-                folders.append(name)
-            else:
+                real = info.get("real", name)
+                if real not in seen:  # a link may lead back to where it is
+                    seen.add(real)
+                    folders.append(name)
+            elif _is_listed(info):
                 found.append(info)
     yield from (_source_file(filesystem, info) for info in sorted(found, key=lambda info: str(info["name"])))
+
+
+def _followed(info: dict[str, Any]) -> dict[str, Any]:
+    """What a local link leads to, under the link's name; fsspec lists links as neither files nor folders."""
+    if not info.get("islink"):
+        return info
+    try:
+        there = os.stat(info["name"])
+    except OSError:
+        return info | {"type": "file"}  # what is wrong with it is said when it is read
+    kind = "directory" if stat.S_ISDIR(there.st_mode) else "file" if stat.S_ISREG(there.st_mode) else "other"
+    real = os.path.realpath(info["name"])
+    return info | {"type": kind, "size": there.st_size, "mtime": there.st_mtime, "real": real}
+
+
+def _is_listed(info: dict[str, Any]) -> bool:
+    """Whether it is a file, or a pipe or device with the name of an image, which ends as a failed image."""
+    return info["type"] == "file" or (info["type"] == "other" and is_image(info["name"]))
 
 
 def _hidden(path: str, root: str) -> bool:

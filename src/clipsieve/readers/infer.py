@@ -17,6 +17,7 @@ IMAGE_NAMES = ("image", "image_path", "img", "images", "file_name", "filename", 
 TEXT_NAMES = ("caption", "text", "TEXT", "captions", "texts")
 ID_NAMES = ("id", "sample_id", "key", "__key__", "uid")
 _INTERLEAVED_NAMES = ("sample_id", "position", "modality")
+_NAMES_SHOWN = 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,7 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
             _check(said, schema, source)
     image = columns.image or _first(schema, IMAGE_NAMES, _may_hold_images)
     if image is None:
-        raise ColumnError(f"{source}: no image column (one of {', '.join(IMAGE_NAMES)}); say which of {_names(schema)}")
+        raise ColumnError(f"{source}: {_no_image_column(schema)}")
     listed = _is_list(schema.field(image).type)
     if kind == "captions" and listed:
         raise ColumnError(f"{source}: column {image!r} holds lists of images; say layout lists, or another column")
@@ -63,12 +64,28 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
 def _check(name: str, schema: pa.Schema, source: str) -> None:
     if name not in schema.names:
         near = difflib.get_close_matches(name, schema.names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ColumnError(f"{source}: no column {name!r}; {hint}There are {_names(schema)}")
+        hint = f"did you mean {near[0]!r}? There" if near else "there"
+        raise ColumnError(f"{source}: no column {name!r}; {hint} are {_names(schema)}")
+
+
+def _no_image_column(schema: pa.Schema) -> str:
+    if not schema.names:
+        return "it has no columns"
+    unfit = next((name for name in IMAGE_NAMES if name in schema.names), None)
+    if unfit:
+        return f"column {unfit!r} holds {schema.field(unfit).type}, not images; say which of {_names(schema)} does"
+    return f"no image column (one of {', '.join(IMAGE_NAMES)}); say which of {_names(schema)} it is"
+
+
+def _shown(name: str) -> str:
+    name = name if name.isprintable() else repr(name)
+    return name if len(name) <= 60 else f"{name[:60]}..."
 
 
 def _names(schema: pa.Schema) -> str:
-    return ", ".join(schema.names) or "none"
+    shown = [_shown(name) for name in schema.names[:_NAMES_SHOWN]]
+    more = len(schema.names) - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more else "") or "none"
 
 
 def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType], bool]) -> str | None:

@@ -19,7 +19,7 @@ from clipsieve.core.contracts import LINE, Piece, Rows, Shard, SourceCounts, Sou
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.files import CHUNK, Cursor, LineNumbers, compression, open_file, reading, total_size
 from clipsieve.readers.jsontypes import JsonSchema, MisfitError, infer
-from clipsieve.readers.shards import Cut, Items, grouped, items, shards
+from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
 
 SAMPLE_PLACES, SAMPLE_BYTES = 16, 256 * 2**10
@@ -29,6 +29,9 @@ _LONGEST_LINE = 64 * 2**20
 """Bytes read to the end of a line when sampling: a large file of one line is no JSON lines."""
 
 _BOM = b"\xef\xbb\xbf"
+
+_JSON_NAMES = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "true or false"}
+_JSON_NAMES[type(None)] = "null"
 
 
 class JsonLines:
@@ -55,7 +58,9 @@ class JsonLines:
 
     def _cut(self, path: str) -> Cut:
         with open_file(path) as file, reading(path):
-            return Cut(path=path, groups=grouped(_line_items(file), self._source.limits))
+            groups = grouped(_line_items(file), self._source.limits)
+        check_sizes(path, groups, "line")
+        return Cut(path=path, groups=groups)
 
     def read(self, shard: Shard) -> Rows:
         """The lines of a shard; errors name the line by its number in its file."""
@@ -168,7 +173,7 @@ def _parsed(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as failure:
         raise _LineError("malformed JSON", str(failure)) from None
     if not isinstance(value, dict):
-        raise _LineError("malformed JSON", f"{type(value).__name__} in place of an object")
+        raise _LineError("malformed JSON", f"{_JSON_NAMES[type(value)]} in place of an object")
     return value
 
 
@@ -181,9 +186,11 @@ def _infer_columns(files: Sequence[SourceFile], name: str) -> JsonSchema:
         except _LineError as failure:
             first_error = first_error or f"{path}: {failure.what}: {failure}"
             if not rows and line.lstrip().startswith(b"["):
-                first_error = f"{path}: one JSON array; make it one object a line (jq -c '.[]')"
+                first_error = f"{path}: a JSON array (jq -c '.[]' makes it lines)"
     if not rows:
-        raise SourceError(first_error or f"{name}: holds no rows")
+        if first_error:
+            raise SourceError(f'{first_error}; a line should be one JSON object, such as {{"image": "a.jpg"}}')
+        raise SourceError(f"{name}: holds no rows")
     columns = infer(rows)
     if LINE in columns.types:
         raise ColumnError(f"{name}: the column name {LINE!r} is taken by Clipsieve; rename it")

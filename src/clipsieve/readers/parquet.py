@@ -26,6 +26,8 @@ from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
 
 _READ_BUFFER = 2**20
+_BATCHES_OF_SHARD = 8
+"""A shard is put together from batches of about this part of its bytes, so that little is decoded beyond it."""
 _COLUMN_ROWS = 2**16
 """Rows at a time where only narrow columns are streamed."""
 
@@ -172,7 +174,8 @@ class _Cursor:
             # Buffered and not read ahead: a column chunk comes in by the page, not as a whole.
             parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=_READ_BUFFER)
             self._batches = parquet.iter_batches(
-                batch_size=max(1, min(limits.rows, limits.bytes // mean)), row_groups=range(group, len(footer.rows))
+                batch_size=max(1, min(limits.rows, limits.bytes // _BATCHES_OF_SHARD // mean)),
+                row_groups=range(group, len(footer.rows)),
             )
         self._rest: Any = None
 

@@ -14,9 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.core.contracts import Piece, Shard
+from clipsieve.errors import SourceError
 
 Items: TypeAlias = npt.NDArray[np.int64]
 """``(n, 3)`` int64: stop, rows, bytes of consecutive samples, or of groups of them."""
+
+LARGEST = 2**30
+"""Bytes of the largest single sample: it is held in memory as a whole."""
 
 NO_ITEMS: Items = np.zeros((0, 3), dtype=np.int64)
 
@@ -65,6 +69,13 @@ def grouped(chunks: Iterable[Items], limits: Limits) -> Items:
     rest = np.concatenate([last, pending])
     split = _even_split(rest, limits) if len(last) else 0
     return np.concatenate([NO_ITEMS, *full, *_total(rest[:split]), *_total(rest[split:])])
+
+
+def check_sizes(path: str, groups: Items, what: str) -> None:
+    """Raises ``SourceError`` when a single sample of a file is too large to be held in memory."""
+    largest = int(groups[:, 2].max(initial=0))
+    if largest > LARGEST:
+        raise SourceError(f"{path}: a {what} of {largest / 2**30:.1f} GiB, the limit is {LARGEST / 2**30:.0f} GiB")
 
 
 def _fitting(samples: Items, limits: Limits) -> int:

@@ -32,7 +32,7 @@ from clipsieve.errors import SourceError
 from clipsieve.readers.documents import Content, DocumentError, Documents, parse_document, sample_id
 from clipsieve.readers.files import Cursor, open_file, reading
 from clipsieve.readers.images import is_image
-from clipsieve.readers.shards import Cut, Items, grouped, items, shards
+from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
 from clipsieve.readers.tar import Member, TarSample, tar_samples
 
@@ -75,6 +75,7 @@ class WebDataset:
         for file in self._source.files:
             ids = _FirstAndLast()
             groups = grouped(self._items(ids.passing(_samples(file.path))), self._source.limits)
+            check_sizes(file.path, groups, "sample")
             # Documents of one id in two tars are two documents; in one shard nothing would tell them apart.
             yield Cut(path=file.path, groups=groups, apart=ids.first is not None and ids.first == last)
             last = ids.last or last
@@ -118,7 +119,7 @@ class WebDataset:
         """Counts by going through each tar as a whole, image members unread."""
         samples = images = 0
         for file in self._source.files:
-            with open_file(file.path) as tar:
+            with open_file(file.path) as tar, reading(file.path):
                 for sample in _samples(file.path):
                     samples += 1
                     images += self._images(sample, tar)
@@ -131,12 +132,13 @@ class WebDataset:
         if self._documents:
             modality: list[str] = self._documents.rows(sample, content, "").column("modality").to_pylist()
             return modality.count("image")
-        if self.layout.kind == "captions":
+        if self.layout.kind == "captions" or sample.error:
             return 1
         try:
-            return len(_pair(sample, content, listed=True)["image"])
+            _caption(sample, content)
         except _PairError:
             return 1
+        return len(_image_members(sample))
 
 
 def _check_apart(before: pa.Table, table: pa.Table, path: str) -> None:
@@ -243,7 +245,7 @@ def _example_documents(files: Sequence[SourceFile]) -> list[dict[str, Any]]:
     """The first documents of some files spread over the source."""
     examples: list[dict[str, Any]] = []
     for file in files[:: -(-len(files) // _EXAMPLE_FILES)]:
-        with open_file(file.path) as tar:
+        with open_file(file.path) as tar, reading(file.path):
             for sample in islice(_samples(file.path), _EXAMPLES_OF_FILE):
                 try:
                     examples.append(parse_document(sample, partial(_content, tar)))
