@@ -3,7 +3,7 @@
     python tools/train_demo_clip.py            # trains, measures, writes the model folder and its card
     python tools/train_demo_clip.py --check    # measures the folder as it is and prints the numbers as JSON
 
-A training takes one data set, one model and one loss: scenes of `clipsieve.demo`, a CLIP of 1.1 million parameters, and
+A training takes one data set, one model and one loss: scenes of `clipsieve.demo`, a CLIP of 1.2 million parameters, and
 the usual contrastive loss, with three additions. Captions with one word changed and paragraphs that describe no scene
 are further negatives, and a text that happens to be true of another image of the batch ("a red star") is no negative
 of it.
@@ -49,9 +49,7 @@ MEAN = (0.48145466, 0.4578275, 0.40821073)  # OpenAI's CLIP; any other would do.
 STD = (0.26862954, 0.26130258, 0.27577711)
 
 SCENES = 24_000
-BATCH = (
-    64  # Small, so that many steps fit the time: naming shapes took thousands of steps to learn, whatever the batch.
-)
+BATCH = 64  # Small, so that thousands of steps fit the time: shapes need them, whatever the size of the batch.
 FILLERS = 12
 STEPS = 3600
 WARM_UP = 50

@@ -218,7 +218,7 @@ def _explain(failure: ValidationError) -> str:
     if error["type"] != "value_error":
         for term, plainer in _PLAINER.items():
             message = message.replace(term, plainer)
-        message = message.partition(", unable")[0]
+        message = message.partition(", unable")[0].removeprefix("Input ")
     return f"recipe: {place}: {message[0].lower()}{message[1:]} (got {_BRIEF.repr(error['input'])})"
 
 

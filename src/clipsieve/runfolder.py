@@ -49,7 +49,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(
-            f"cannot write {path}: {failure.strerror or failure}; {_remedy(failure)}, "
+            f"cannot write {path}: {failure.strerror or failure}; {remedy(failure)}, "
             "then run the same command again to resume"
         ) from failure
     except BaseException:
@@ -57,7 +57,8 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def _remedy(failure: OSError) -> str:
+def remedy(failure: OSError) -> str:
+    """What to do about a file that could not be written, before the same command is run again."""
     if failure.errno in (errno.ENOSPC, errno.EDQUOT):
         return "make room"
     if failure.errno == errno.EFBIG:

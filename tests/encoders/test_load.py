@@ -119,6 +119,8 @@ def test_a_shard_that_is_not_there(copied):
     (copied / "model.safetensors").unlink()
     (copied / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
     assert "lacks model-00001.safetensors" in refusal(str(copied))
+    (copied / "model.safetensors.index.json").write_text("{")
+    assert "is damaged" in refusal(str(copied))
 
 
 @pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer.json"])
@@ -132,6 +134,14 @@ def test_a_truncated_file(name, copied):
     whole = (copied / name).read_bytes()
     (copied / name).write_bytes(whole[: len(whole) // 2])
     assert str(copied) in refusal(str(copied))
+
+
+def test_a_tokenizer_that_needs_more_packages(copied):
+    if transformers.utils.is_sentencepiece_available():
+        pytest.skip("sentencepiece is installed")
+    (copied / "tokenizer.json").rename(copied / "spiece.model")
+    change(copied, "tokenizer_config.json", tokenizer_class="SiglipTokenizer")
+    assert "pip install sentencepiece protobuf" in refusal(str(copied))
 
 
 def test_weights_that_are_missing(copied):

@@ -114,7 +114,7 @@ def test_odd_shapes(pair):
 def test_another_resize_filter_is_noticed(clip_folder):
     encoder, reference = load(str(clip_folder)), Reference(clip_folder)
     bilinear = replace(read_preprocessing(clip_folder, "clip"), resample=Image.Resampling.BILINEAR)
-    images = [drawn(480, 640)]
+    images = [np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)]
     with pytest.raises(AssertionError, match="pixels of a"):
         check_images(bilinear.prepare, encoder.images, reference, images)
     _, vectors = reference.images(images)

@@ -61,13 +61,19 @@ def main() -> None:
         _end(f"error: {failure}", failure.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
+    except SystemExit as end:
+        if not isinstance(end.__context__, BrokenPipeError):
+            raise
+        # Who reads, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
     except MemoryError:
         _end("error: out of memory; lower --workers or --batch-size, then run the same command again to resume", 1)
     except OSError as failure:
         if os.environ.get("CLIPSIEVE_DEBUG"):
             raise
-        place = f"{failure.filename}: " if failure.filename else ""
-        _end(f"error: {place}{failure.strerror or failure}", 1)
+        place = failure.filename or "printing or reading"
+        _end(f"error: {place}: {failure.strerror or failure} (--debug shows where)", 1)
     except Exception as failure:
         wrong_usage = getattr(failure, "format_message", None)  # what typer raises, whichever click it comes with
         if wrong_usage is None:

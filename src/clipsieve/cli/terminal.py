@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 import time
 from types import TracebackType
 
@@ -26,15 +24,7 @@ from clipsieve.report import terminal
 EVERY = 60.0
 """Seconds between lines where there is no terminal."""
 
-
-class _Terminal(Console):
-    def on_broken_pipe(self) -> None:
-        """Ends well: who reads, such as ``head``, has seen enough."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0)
-
-
-out = _Terminal(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from clipsieve.encoders.hub import find_model
-
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder
 
@@ -27,8 +25,10 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", precis
     Raises ``ModelError`` when the model is not on disk and cannot be fetched, is incomplete or damaged, has only
     pickled weights, needs code of its own, or does not encode both images and texts.
     """
+    from clipsieve.encoders.hub import find_model
+
     folder = find_model(name, revision)
-    from clipsieve.encoders.transformers import load_folder  # Takes seconds: torch.
+    from clipsieve.encoders.transformers import load_folder  # Later, because torch takes seconds.
 
     return load_folder(folder, name=name, device=device, precision=precision)
 

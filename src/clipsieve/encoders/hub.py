@@ -46,10 +46,13 @@ def weights_of(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, in order of their names; none when it has no such weights."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
-    if (folder / INDEX).is_file():
+    if not (folder / INDEX).is_file():
+        return []
+    try:
         parts = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        return [folder / part for part in sorted(set(parts))]
-    return []
+    except (ValueError, KeyError, AttributeError) as failure:
+        raise ModelError(f"{folder / INDEX} is damaged: it does not list the files of the weights") from failure
+    return [folder / part for part in sorted(set(parts))]
 
 
 def lacking(folder: Path) -> str:

@@ -215,6 +215,8 @@ def _config(folder: Path, name: str) -> Any:
 def _tokenizer(folder: Path, name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except ImportError as failure:
+        raise ModelError(f"model {name}: its tokenizer needs `pip install sentencepiece protobuf`") from failure
     except Exception as failure:  # A damaged file fails in many ways, some of them errors of Rust.
         raise ModelError(f"model {name}: its tokenizer cannot be read: {first_line(failure)}") from failure
 

@@ -24,6 +24,7 @@ from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
 from clipsieve.errors import CountsError, OutputError
 from clipsieve.plan import Plan
+from clipsieve.runfolder import remedy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ class ByteStore:
         except OSError as failure:
             raise OutputError(
                 f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
-                "make room, then run the same command again to resume"
+                f"{remedy(failure)}, then run the same command again to resume"
             ) from failure
         self._places[key] = (self._end, len(data))
         self._end += len(data)

@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -65,10 +66,15 @@ class LocalEngine:
         self.workers = workers or os.cpu_count() or 1
         self.batch_size = batch_size
         self.progress = progress
+        self._stopping = threading.Event()
 
     def run(self, shards: Iterable[Shard]) -> None:
         """Scores and commits ``shards``; ``progress`` hears of images as they pass and of each commit."""
-        with ThreadPoolExecutor(1, "clipsieve-commit") as writing, _Background(self._chunks(shards), 2) as ready:
+        with (
+            ThreadPoolExecutor(1, "clipsieve-commit") as writing,
+            _Background(self._chunks(shards), 2) as ready,
+            self._letting_go(),
+        ):
             commit: Future[Counts] | None = None
             waiting: list[tuple[Vectors, int, Pixels]] = []
             for work, chunk, inputs, last in ready:
@@ -88,6 +94,15 @@ class LocalEngine:
             if commit is not None:
                 self.progress(0, commit.result())
 
+    @contextmanager
+    def _letting_go(self) -> Iterator[None]:
+        """When the run fails or is interrupted, image work that still waits is not done, so that it ends at once."""
+        try:
+            yield
+        except BaseException:
+            self._stopping.set()
+            raise
+
     def _chunks(self, shards: Iterable[Shard]) -> Iterator[tuple[_ShardInWork, Chunk, dict[int, Pixels], bool]]:
         """Chunks with their image work done, in order, and whether each is the last of its shard."""
         ahead: deque[tuple[_ShardInWork, Chunk, list[Future[ImageWork]], bool]] = deque()
@@ -99,14 +114,15 @@ class LocalEngine:
                 work = _ShardInWork(shard=shard, store=ByteStore(self.committer.folder.path))
                 for chunk, last in _with_last(chunks(self.plan, shard.number, batch)):
                     chunk.score_rows()
-                    futures = [
-                        pool.submit(chunk.score_image, image, self.encoder) for image in range(chunk.batch.images)
-                    ]
+                    futures = [pool.submit(self._score_image, chunk, image) for image in range(chunk.batch.images)]
                     ahead.append((work, chunk, futures, last))
                     if len(ahead) > CHUNKS_AHEAD:
                         yield self._accepted(*ahead.popleft())
             while ahead:
                 yield self._accepted(*ahead.popleft())
+
+    def _score_image(self, chunk: Chunk, image: int) -> ImageWork:
+        return ImageWork() if self._stopping.is_set() else chunk.score_image(image, self.encoder)
 
     def _accepted(
         self, work: _ShardInWork, chunk: Chunk, futures: Sequence[Future[ImageWork]], last: bool

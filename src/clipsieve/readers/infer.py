@@ -73,7 +73,8 @@ def _no_image_column(schema: pa.Schema) -> str:
         return "it has no columns"
     unfit = next((name for name in IMAGE_NAMES if name in schema.names), None)
     if unfit:
-        return f"column {unfit!r} holds {schema.field(unfit).type}, not images; say which of {_names(schema)} does"
+        kind = schema.field(unfit).type
+        return f"column {unfit!r} holds {kind}, not images; say which does (there are {_names(schema)})"
     return f"no image column (one of {', '.join(IMAGE_NAMES)}); say which of {_names(schema)} it is"
 
 

@@ -11,8 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.ledger import BASE_SCHEMA, Counts
+from clipsieve.core.rules import parse
+from clipsieve.scorers import COLUMNS
 
 PERCENTILES = (1, 5, 50, 95, 99)
+CLOSE = 1e-5
+"""Scores of a model agree to this between batch sizes and machines; closer to a threshold a verdict may differ."""
+
 HALF = 0.5
 """A rule that drops more than this share of the images is warned about."""
 
@@ -48,6 +53,19 @@ def harsh_rules(counts: Counts) -> Iterator[str]:
     for rule, out in counts.dropped_by.items():
         if out > HALF * counts.images.total:
             yield rule
+
+
+def close_calls(ledger: pa.Table, rules: Sequence[str]) -> int:
+    """How many model scores lie so close to a threshold that another batch size or machine may decide otherwise."""
+    close = 0
+    for rule in (parsed for text in rules for parsed in parse(text)):
+        if rule.name in ledger.column_names and COLUMNS[rule.name].reads == "vectors":
+            column = ledger[rule.name]
+            values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+            numbers = pc.drop_null(values).to_numpy()
+            bounds = [test.bound for test in rule.tests if not isinstance(test.bound, str)]
+            close += sum(int((np.abs(numbers - bound) <= CLOSE).sum()) for bound in bounds)
+    return close
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

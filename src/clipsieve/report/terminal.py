@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clipsieve.core.ledger import BASE_SCHEMA, Counts
-from clipsieve.report.numbers import PERCENTILES, Distribution, distributions, funnel, harsh_rules
+from clipsieve.report.numbers import CLOSE, PERCENTILES, Distribution, close_calls, distributions, funnel, harsh_rules
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR = 24
@@ -100,6 +100,11 @@ def show(console: Console, counts: Counts, rules: Sequence[str], ledger: pa.Tabl
     if ledger.num_columns > len(BASE_SCHEMA):
         console.print()
         console.print(score_table(ledger))
+    if close := close_calls(ledger, rules):
+        console.print(
+            f"{close:,} model scores lie within {CLOSE:g} of a threshold: another batch size or machine may decide "
+            "those otherwise"
+        )
     if counts.errors:
         console.print()
         console.print(error_table(counts))

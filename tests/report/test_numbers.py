@@ -1,0 +1,60 @@
+"""The numbers of a run: a funnel that adds up, distributions that count each value once, and close calls."""
+
+from __future__ import annotations
+
+import math
+
+import pyarrow as pa
+
+from clipsieve.core.ledger import Counts, Tally
+from clipsieve.report.numbers import close_calls, distributions, funnel, harsh_rules
+
+COUNTS = Counts(images=Tally(kept=3, dropped=6, failed=1), dropped_by={"blur >= 100": 5}, errors={"empty: 0 bytes": 1})
+
+
+def ledger(**scores: pa.Array) -> pa.Table:
+    """Two samples of two images and one without; ``words`` has a value a sample."""
+    rows = len(next(iter(scores.values())))
+    base = {
+        "shard": pa.array([0] * rows, pa.int32()), "row": pa.array(range(rows), pa.int64()),
+        "image": pa.array([0] * rows, pa.int32()), "sample": pa.array([0, 0, 1, 1, 2][:rows], pa.int32()),
+        "sample_id": pa.nulls(rows, pa.string()), "reference": pa.nulls(rows, pa.string()),
+        "verdict": ["kept"] * rows, "rule": pa.nulls(rows, pa.string()), "reason": pa.nulls(rows, pa.string()),
+        "error": pa.nulls(rows, pa.string()), "sample_verdict": ["kept"] * rows,
+    }  # fmt: skip
+    table = pa.table(base)
+    for name, column in scores.items():
+        unit = "sample" if name == "words" else "image"
+        table = table.append_column(pa.field(name, column.type, metadata={"unit": unit}), column)
+    return table
+
+
+def test_the_funnel_goes_from_what_was_read_to_what_was_kept() -> None:
+    rows = [(row.step, row.out, row.left) for row in funnel(COUNTS, ["blur >= 100", "qr_code <= 0.05"])]
+    assert rows == [
+        ("images read", 0, 10),
+        ("failed", 1, 9),
+        ("blur >= 100", 5, 4),
+        ("qr_code <= 0.05", 0, 4),
+        ("with a failed image of their sample", 1, 3),
+    ]
+
+
+def test_a_rule_that_drops_more_than_half_is_named() -> None:
+    assert list(harsh_rules(COUNTS)) == []
+    assert list(harsh_rules(Counts(images=Tally(dropped=6, kept=4), dropped_by={"blur >= 100": 6}))) == ["blur >= 100"]
+
+
+def test_a_distribution_tells_values_from_missing_and_not_computed() -> None:
+    (blur,) = distributions(ledger(blur=pa.array([1.0, 3.0, math.nan, None, 2.0])))
+    assert (blur.values, blur.missing, blur.skipped, blur.percentiles[50]) == (3, 1, 1, 2.0)
+
+
+def test_a_score_of_a_sample_counts_once_a_sample() -> None:
+    (words,) = distributions(ledger(words=pa.array([5.0, 5.0, 7.0, 7.0, 9.0])))
+    assert (words.values, words.percentiles[50]) == (3, 7.0)
+
+
+def test_close_calls_are_model_scores_at_a_threshold() -> None:
+    table = ledger(clip_score=pa.array([0.2, 0.200005, 0.3, None, math.nan]), blur=pa.array([100.0] * 5))
+    assert close_calls(table, ["clip_score >= 0.2", "blur >= 100"]) == 2
