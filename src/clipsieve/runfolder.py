@@ -128,17 +128,25 @@ class RunFolder:
             folder._take_lock()
         except OSError as failure:
             raise RunFolderError(f"cannot use {path} as a run folder: {failure.strerror or failure}") from None
+        try:
+            folder._settle(recipe_file, identity, executed)
+        except BaseException:
+            folder.__exit__()  # who is refused holds no lock
+            raise
+        return folder
+
+    def _settle(self, recipe_file: Path, identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
+        """Checks or writes the recipe and removes what a dead process left half-written."""
         if recipe_file.exists():
             with undamaged(recipe_file):
                 found = dict(yaml.safe_load(recipe_file.read_text(encoding="utf-8")))
-            folder._check(found, identity, executed)
+            self._check(found, identity, executed)
         else:
             with atomic(recipe_file) as file:
                 text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)
                 file.write(text.encode())
         for name in (".", "ledger", "scores", "staged", "vectors"):
-            clean_partials(path / name)
-        return folder
+            clean_partials(self.path / name)
 
     def _take_lock(self) -> None:
         lock = open(self.path / ".lock", "ab")  # noqa: SIM115 - held until the run ends

@@ -135,3 +135,24 @@ def test_line_numbers(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1\n22\n\n4")
     numbers = LineNumbers()
     assert [numbers.at(f"{tmp_path}/a", offset) for offset in (0, 2, 6, 5, 0)] == [1, 2, 4, 3, 1]
+
+
+@pytest.mark.parametrize("pattern", ["links/*.jsonl", "links", "links/a.jsonl"])
+def test_links_are_read_as_what_they_lead_to(tmp_path: Path, pattern: str) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "links" / "a.jsonl").symlink_to("../a.jsonl")
+
+    (file,) = find(f"{tmp_path}/{pattern}").files
+
+    assert (file.path, file.size) == (f"{tmp_path}/links/a.jsonl", 2)
+
+
+def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jsonl").write_text("{}")
+    (tmp_path / "data" / "loop").symlink_to(".")
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "data").symlink_to("../data")
+
+    assert [file.path for file in find(f"{tmp_path}/all").files] == [f"{tmp_path}/all/data/a.jsonl"]

@@ -54,7 +54,7 @@ app.command("doctor")(doctor.doctor)
 def main() -> None:
     """The entry point of the ``clipsieve`` command."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="clipsieve", standalone_mode=False)
     except ClipsieveError as failure:
         if os.environ.get("CLIPSIEVE_DEBUG"):
             raise

@@ -110,7 +110,8 @@ def _matches(filesystem: Any, pattern: str) -> Iterator[SourceFile]:
 
 def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
     # Not fsspec's find or walk: they pass over folders that cannot be read, without a word.
-    found, folders, seen = [], [root], set()
+    local = isinstance(filesystem, LocalFileSystem)
+    found, folders, seen = [], [root], {os.path.realpath(root) if local else root}
     while folders:
         folder = folders.pop()
         for info in map(_followed, filesystem.ls(folder, detail=True)):
@@ -118,7 +119,7 @@ def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
             if _hidden(name, root) or name == folder:
                 continue
             if info["type"] == "directory":
-                real = info.get("real", name)
+                real = os.path.realpath(name) if local else name
                 if real not in seen:  # a link may lead back to where it is
                     seen.add(real)
                     folders.append(name)
@@ -136,8 +137,7 @@ def _followed(info: dict[str, Any]) -> dict[str, Any]:
     except OSError:
         return info | {"type": "file"}  # what is wrong with it is said when it is read
     kind = "directory" if stat.S_ISDIR(there.st_mode) else "file" if stat.S_ISREG(there.st_mode) else "other"
-    real = os.path.realpath(info["name"])
-    return info | {"type": kind, "size": there.st_size, "mtime": there.st_mtime, "real": real}
+    return info | {"type": kind, "size": there.st_size, "mtime": there.st_mtime}
 
 
 def _is_listed(info: dict[str, Any]) -> bool:
