@@ -38,11 +38,15 @@ def demo(
         done = api.execute(recipe, folder / "run", progress)
     finish(done, as_json=False, quiet=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("planted", "images", "as planned", "share"):
-        table.add_column(title, justify="left" if title == "planted" else "right")
+    for title in ("planted", "must be", "images", "right", "share"):
+        table.add_column(title, justify="left" if title in ("planted", "must be") else "right")
     for outcome in data.compare(done.ledger, truth, data_set="documents"):
         table.add_row(
-            outcome.fault or "nothing (clean)", f"{outcome.planted:,}", f"{outcome.right:,}", f"{outcome.share:.1%}"
+            outcome.fault or "nothing",
+            outcome.verdict,
+            f"{outcome.planted:,}",
+            f"{outcome.right:,}",
+            f"{outcome.share:.1%}",
         )
     out.print()
     out.print(table)
