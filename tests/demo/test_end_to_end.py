@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +59,11 @@ def test_batch_size_and_workers_move_scores_by_less_than_a_hundred_thousandth(da
         assert repr(runs[0].drop_columns("clip_score").to_pylist()) == repr(
             other.drop_columns("clip_score").to_pylist()
         )
+
+
+def test_the_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clipsieve.cli", "demo", "clipsieve-demo"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("It ends with:\n\n```\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == [line.rstrip() for line in printed.splitlines()][: len(shown.splitlines())]
