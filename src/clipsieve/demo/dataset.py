@@ -24,7 +24,7 @@ from clipsieve.demo.prose import paragraph
 from clipsieve.demo.scenes import Scene, draw_scene, render
 from clipsieve.demo.truth import DataSet, TruthRow, Verdict
 
-CLIP_SCORE_THRESHOLD = 0.5  # Of the demo model, chosen on seeds that neither its training nor its tests use.
+CLIP_SCORE_THRESHOLD = 0.5  # Of the demo model: between wrong captions and right ones, see its card.
 KEEP_PAIRS = ("blur >= 100", "qr_code <= 0.05", f"clip_score >= {CLIP_SCORE_THRESHOLD}")
 KEEP_DOCUMENTS = (*KEEP_PAIRS[:2], "0.001 <= image_text_ratio <= 0.1", KEEP_PAIRS[2])
 
