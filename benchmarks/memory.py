@@ -45,7 +45,9 @@ def photographs(count: int) -> list[bytes]:
     rng = random.Random(0)
     found = []
     for _ in range(count):
-        shades = Image.frombytes("RGB", (32, 24), rng.randbytes(32 * 24 * 3)).resize((640, 480), Image.Resampling.BICUBIC)
+        shades = Image.frombytes("RGB", (32, 24), rng.randbytes(32 * 24 * 3)).resize(
+            (640, 480), Image.Resampling.BICUBIC
+        )
         noise = Image.frombytes("RGB", (640, 480), rng.randbytes(640 * 480 * 3))
         file = io.BytesIO()
         Image.blend(shades, noise, 0.15).save(file, "JPEG", quality=85)

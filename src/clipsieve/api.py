@@ -29,7 +29,7 @@ from clipsieve.readers.limit import FirstSamples
 from clipsieve.readers.source import OpenedSource
 from clipsieve.recipe import Recipe
 from clipsieve.report import terminal
-from clipsieve.runfolder import RunFolder, atomic, undamaged
+from clipsieve.runfolder import OWN_FOLDERS, RunFolder, atomic, undamaged
 
 DEFAULT_OUT = "clipsieve-run"
 """The run folder when none is said: the same command finds it again and resumes."""
@@ -240,7 +240,10 @@ def run_passes(
     progress: Progress,
 ) -> None:
     done = folder.done("ledger")
-    first = done | folder.done("scores") if plan.ranks else done
+    first = done
+    if plan.ranks and len(done) < len(shards):
+        # A selection needs the scores of all shards, and the survivors of those that it is yet to write.
+        first = {number for number in folder.done("scores") if number in done or committer.is_staged(number)}
     if done:
         progress.say(f"resuming: {len(done)} of {len(shards)} shards are done")
     progress.start(len(shards), len(first))
@@ -269,6 +272,8 @@ def _check_output(plan: Plan, out: Path) -> None:
     if write is None or folder is None:
         return
     writers.writer(write.format, plan.layout)
+    if folder.absolute() in (out.absolute() / name for name in OWN_FOLDERS):
+        raise OutputError(f"{folder} is the run folder's own; choose another folder for the output")
     fresh = not (out / "shards.json").exists()
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; the output is a folder")

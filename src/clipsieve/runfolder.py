@@ -29,6 +29,9 @@ Kind: TypeAlias = Literal["ledger", "scores"]
 _DIFFERENCES = 3
 """So many differences between two recipes are told in full."""
 
+OWN_FOLDERS = ("ledger", "scores", "staged", "vectors")
+"""The folders in a run folder that no output may go to."""
+
 TEMPORARY = ".partial-"
 """Prefix of files that are being written; leftovers of a dead process are removed."""
 
@@ -145,7 +148,7 @@ class RunFolder:
             with atomic(recipe_file) as file:
                 text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)
                 file.write(text.encode())
-        for name in (".", "ledger", "scores", "staged", "vectors"):
+        for name in (".", *OWN_FOLDERS):
             clean_partials(self.path / name)
 
     def _take_lock(self) -> None:
@@ -228,9 +231,11 @@ class RunFolder:
         paths = sorted((self.path / kind).glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
         if not paths:
             raise RunFolderError(f"{self.path} holds no {kind}: nothing has been committed")
-        return pa.concat_tables([self._read(path, columns) for path in paths])
+        return pa.concat_tables([self.part_table(kind, int(path.stem), columns) for path in paths])
 
-    def _read(self, path: Path, columns: Sequence[str] | None) -> pa.Table:
+    def part_table(self, kind: Kind, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """The committed part of one shard. Raises ``RunFolderError`` when it is damaged."""
+        path = self.part(kind, shard)
         try:
             return pq.read_table(path, columns=columns)
         except (OSError, pa.ArrowException) as failure:

@@ -109,6 +109,11 @@ def test_a_limit_takes_the_first_samples(captions: Path, monkeypatch: pytest.Mon
         ),
         (("run", "--read", "captions.jsonl", "--text", "no"), 2, "'no'"),
         (("run", "--read", "captions.jsonl", "--write", "kept/"), 2, "begin with the format, such as webdataset:kept/"),
+        (
+            ("run", "--read", "captions.jsonl", "--write", "parquet:clipsieve-run/ledger"),
+            1,
+            "error: clipsieve-run/ledger is the run folder's own; choose another folder for the output",
+        ),
         (("run", "--read", "captions.jsonl", "--on-error", "stop"), 3, "error: stopped at shard 0, row 2"),
         (("show", "nowhere"), 1, "error: nowhere is not a run folder"),
         (("run", "--bogus"), 2, "No such option"),

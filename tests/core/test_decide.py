@@ -73,7 +73,7 @@ def test_any_counts_only_images_still_in() -> None:
 def test_a_pair_rule_judges_the_sample_and_one_image_has_no_pair() -> None:
     verdicts = judge(bound("any(similarity) >= 0.8", "pair", "sample"), similarity=[0.1, 0.9, 0.2])
     assert verdicts.samples.tolist() == [True, False]
-    assert verdicts.sample_reasons[1] == "any(similarity) missing: no text"
+    assert verdicts.sample_reasons[1] == "any(similarity) missing: fewer than two images"
 
 
 def test_a_sample_rule_judges_samples_without_images_too() -> None:

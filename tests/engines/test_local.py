@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve.core.batch import Batch
+from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
 from clipsieve.errors import CountsError
 from tests.engines.conftest import Curate
@@ -146,7 +149,7 @@ def test_pairs_keep_their_score_on_the_first_image(curate: Curate) -> None:
     values = ledger["pair_similarity"].to_pylist()
     assert (values[0], values[1]) == ([1.0], [])
     assert ledger["sample_verdict"].to_pylist() == ["kept"] * 2 + ["dropped"] * 5
-    assert ledger["reason"].to_pylist()[-1].startswith("sample dropped: any(pair_similarity) missing")
+    assert ledger["reason"].to_pylist()[-1] == "sample dropped: any(pair_similarity) missing: fewer than two images"
 
 
 def test_a_share_of_the_whole_data_set_takes_two_passes(curate: Curate, tmp_path: Path) -> None:
@@ -159,6 +162,25 @@ def test_a_share_of_the_whole_data_set_takes_two_passes(curate: Curate, tmp_path
     assert ledger["reason"].to_pylist()[0] == "width 20 not in top 30% (cut at 27)"
     assert not (tmp_path / "run" / "staged").exists()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00001.tar", "00002.tar"]
+
+
+def test_a_share_gives_a_missing_value_its_stand_in_and_failed_images_no_place(curate: Curate) -> None:
+    table = captions((BROKEN, "red"), (RED, "red"), (RED, None), (RED, "blue"))
+    rule = {"rule": "clip_score in top 50%", "missing": 1}
+    ledger = curate(table, CAPTIONS, rule, on_error="keep")
+    assert ledger["verdict"].to_pylist() == ["kept", "kept", "kept", "dropped"]
+    tied = curate(captions((RED, "red"), (RED, "red")), CAPTIONS, "width in top 50%")
+    assert tied["reason"].to_pylist()[1] == "width 64 not in top 50% (cut at 64, where earlier ones go first)"
+
+
+def test_documents_of_one_id_stay_two_when_those_between_go(curate: Curate, tmp_path: Path) -> None:
+    table = interleaved(document("a", RED, "one two"), document("b", RED, "one"), document("a", BLUE, "three four"))
+    ledger = curate(
+        table, INTERLEAVED, "words >= 2", "width in top 100%", rows_a_shard=9, write="webdataset", out=tmp_path / "run"
+    )
+    assert ledger["sample_verdict"].to_pylist() == ["kept", "dropped", "kept"]
+    with tarfile.open(tmp_path / "run" / "output" / "00000.tar") as tar:
+        assert tar.getnames() == ["a.json", "a.0.png", "a~2.json", "a~2.0.png"]
 
 
 def test_a_failed_row_is_counted_and_its_neighbours_are_untouched(curate: Curate) -> None:
@@ -208,3 +230,48 @@ def test_samples_per_shard_splits_the_output(curate: Curate, tmp_path: Path) -> 
     curate(table, CAPTIONS, write=write, out=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "output").iterdir())
     assert names == ["00000-000.tar", "00000-001.tar", "00000-002.tar"]
+
+
+def test_lists_keep_their_broken_images_through_two_passes(curate: Curate, tmp_path: Path) -> None:
+    table = pa.table({"images": [[RED, None, BLUE], [None], None, [BLUE]], "text": ["a", "b", "c", "d"]})
+    ledger = curate(
+        table, LISTS, "width in top 100%", on_error="keep", write={"format": "parquet", "scores": True},
+        errors={2: "malformed JSON at line 3"}, out=tmp_path / "run",
+    )  # fmt: skip
+    assert ledger["verdict"].to_pylist() == ["kept"] * 6
+    written = pq.read_table(tmp_path / "run" / "output" / "00000.parquet")
+    assert written["images"].to_pylist() == table["images"].to_pylist()
+    assert [len(widths) for widths in written["width"].to_pylist()] == [3, 1, 1, 1]
+
+
+def test_a_broken_file_that_is_kept_is_written_as_it_was(curate: Curate, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(BROKEN)
+    table = pa.table({"id": ["a"], "image": [str(tmp_path / "broken.png")], "caption": ["red"]})
+    for number, rule in enumerate(("width >= 1", "width in top 100%")):
+        out = tmp_path / f"kept{number}"
+        curate(table, CAPTIONS, rule, on_error="keep", write="webdataset", out=out)
+        with tarfile.open(out / "output" / "00000.tar") as tar:
+            member = tar.extractfile("a.png")
+            assert member is not None
+            assert member.read() == BROKEN
+
+
+def test_two_passes_fetch_an_image_once(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "red.png").write_bytes(RED)
+    reads = []
+    read = ImageSource.read
+
+    def counted(source: ImageSource) -> bytes:
+        reads.append(source.path)
+        return read(source)
+
+    monkeypatch.setattr(ImageSource, "read", counted)
+    table = pa.table({"id": ["a"], "image": [str(tmp_path / "red.png")], "caption": ["red"]})
+    curate(table, CAPTIONS, "width in top 100%", write={"format": "parquet", "scores": True})
+    assert len(reads) == 1
+
+
+def test_pairs_are_not_made_where_no_rule_asks(curate: Curate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batch, "pairs", property(lambda batch: pytest.fail("a large document has very many")))
+    table = interleaved(document("a", RED, RED, "text"))
+    assert curate(table, INTERLEAVED, "all(width) >= 1", rows_a_shard=9)["verdict"].to_pylist() == ["kept", "kept"]

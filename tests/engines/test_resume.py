@@ -49,6 +49,26 @@ def test_killed_at_every_commit_it_ends_as_if_undisturbed(tmp_path: Path, when: 
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("lost", ["ledger", "scores"])
+def test_a_part_that_was_removed_is_made_again_after_two_passes(tmp_path: Path, lost: str) -> None:
+    recipe = Recipe.build({**RECIPE, "keep": ["width in top 60%"]})
+    killed.run(tmp_path, recipe)
+    whole = contents(tmp_path)
+    (tmp_path / "ledger" / "00001.parquet").unlink()
+    (tmp_path / lost / "00002.parquet").unlink()
+    killed.run(tmp_path, recipe)
+    assert contents(tmp_path) == whole
+
+
+def test_a_damaged_part_of_the_scores_is_one_line(tmp_path: Path) -> None:
+    recipe = Recipe.build({**RECIPE, "keep": ["width in top 60%"]})
+    killed.run(tmp_path, recipe)
+    (tmp_path / "ledger" / "00001.parquet").unlink()
+    (tmp_path / "scores" / "00002.parquet").write_bytes(b"damaged")
+    with pytest.raises(RunFolderError, match=r"scores/00002\.parquet is damaged .*remove it"):
+        killed.run(tmp_path, recipe)
+
+
 RECIPE = {"read": "memory", "keep": ["blur >= 100"], "write": "webdataset"}
 
 

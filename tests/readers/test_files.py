@@ -156,3 +156,11 @@ def test_folders_behind_links_are_read_once(tmp_path: Path) -> None:
     (tmp_path / "all" / "data").symlink_to("../data")
 
     assert [file.path for file in find(f"{tmp_path}/all").files] == [f"{tmp_path}/all/data/a.jsonl"]
+
+
+def test_a_run_folder_in_the_folder_that_is_read_is_no_part_of_it(tmp_path: Path) -> None:
+    for name in ("a.jpg", "run/recipe.yaml", "run/shards.json", "run/ledger/00000.parquet", "other/recipe.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert [Path(file.path).name for file in find(str(tmp_path)).files] == ["a.jpg", "recipe.yaml"]
+    assert len(find(str(tmp_path / "run")).files) == 3  # asked for by name

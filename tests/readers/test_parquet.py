@@ -153,6 +153,22 @@ def test_documents_of_one_id_in_two_files_are_two(tmp_path: Path, check_promises
     check_promises(reader)
 
 
+def test_files_that_share_an_id_share_no_shard(tmp_path: Path) -> None:
+    for name, ids in {"1": ["a", "b"], "2": ["c"], "3": ["a"], "4": ["d"]}.items():
+        pq.write_table(documents(ids), tmp_path / f"{name}.parquet")
+    shards = open_source(str(tmp_path)).shards()
+    assert [[Path(piece.path).stem for piece in shard.pieces] for shard in shards] == [["1", "2"], ["3", "4"]]
+
+
+def test_lists_of_fixed_size_become_lists_since_an_image_may_go(tmp_path: Path, read_all: ReadAll) -> None:
+    pairs = pa.array([["a.png", "b.png"], ["c.png", "d.png"]], pa.list_(pa.string(), 2))
+    reader = source(tmp_path, pa.table({"images": pairs}))
+    read, _ = read_all(reader)
+    assert read.schema.field("images").type == pa.list_(pa.string())
+    assert read["images"].to_pylist() == pairs.to_pylist()
+    assert reader.count() == SourceCounts(samples=2, images=4)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=40)
 @given(
     lengths=st.lists(st.integers(1, 7), min_size=1, max_size=25),

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsieve.readers.shards import Cut, Limits, grouped, items, shards
+from clipsieve.readers.shards import Cut, Limits, Neighbours, grouped, items, shards
 
 
 def one_row_each(count: int, size: int = 1) -> np.ndarray:
@@ -40,6 +40,23 @@ def test_a_file_kept_apart_begins_a_shard() -> None:
     groups = grouped([one_row_each(1)], limits)
     apart = shards([Cut(path="a", groups=groups), Cut(path="b", groups=groups, apart=True)], limits)
     assert [len(shard.pieces) for shard in apart] == [1, 1]
+
+
+def test_files_meet_only_those_that_may_share_their_shard() -> None:
+    limits = Limits(rows=4)
+    before = Neighbours(limits)
+
+    def meets(rows: int, *ids: int) -> bool:
+        return before.meet(grouped([one_row_each(rows)], limits), set(ids))
+
+    assert not meets(2, 1, 2)
+    assert not meets(1, 3)
+    assert meets(1, 1)
+    assert not meets(1, 2)  # its own shard began with the file before
+    assert not meets(4, 5)
+    assert not meets(1, 2)  # too far away by now
+    assert not meets(9, 2)
+    assert not meets(1, 2)  # a file of several groups shares no shard
 
 
 @given(

@@ -56,5 +56,5 @@ def test_a_score_of_a_sample_counts_once_a_sample() -> None:
 
 
 def test_close_calls_are_model_scores_at_a_threshold() -> None:
-    table = ledger(clip_score=pa.array([0.2, 0.200005, 0.3, None, math.nan]), blur=pa.array([100.0] * 5))
+    table = ledger(clip_score=pa.array([0.2, 0.20001, 0.20002, None, math.nan]), blur=pa.array([100.0] * 5))
     assert close_calls(table, ["clip_score >= 0.2", "blur >= 100"]) == 2

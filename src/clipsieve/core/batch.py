@@ -59,7 +59,7 @@ class Batch:
         cls, rows: Rows, layout: Layout, encoder: Encoder | None = None, long_text: LongText = "truncate"
     ) -> Batch:
         """The batch of a shard's rows, as a reader gives them."""
-        found = parts(rows.table, layout, rows.origins, rows.errors)
+        found = parts(rows.table, layout, rows.origins, rows.errors, rows.starts)
         return cls(table=rows.table, layout=layout, parts=found, encoder=encoder, long_text=long_text)
 
     @classmethod
@@ -159,6 +159,16 @@ class Batch:
         batch.errors = {new: self.errors[old] for new, old in enumerate(images) if old in self.errors}
         if "bytes" in self.__dict__:
             batch.bytes = [self.bytes[image] for image in images]
+        return batch
+
+    def with_table(self, table: pa.Table) -> Batch:
+        """The batch with other columns in its rows; errors, and bytes that are there already, are carried over."""
+        batch = Batch(
+            table=table, layout=self.layout, parts=self.parts, encoder=self.encoder, long_text=self.long_text
+        )  # fmt: skip
+        batch.errors = self.errors
+        if "bytes" in self.__dict__:
+            batch.bytes = self.bytes
         return batch
 
     @classmethod

@@ -105,7 +105,9 @@ class Verdicts:
         values, groups = values[present], groups[present]
         passed = bound.rule.passes_groups(values, groups, self.geometry.samples)
         failing = np.flatnonzero(self.samples & ~passed)
-        reasons = [bound.rule.reason(values[groups == sample], bound.why_missing) for sample in failing]
+        none = "fewer than two images" if bound.unit == "pair" else "no image"
+        found = [values[groups == sample] for sample in failing]
+        reasons = [bound.rule.reason(of, bound.why_missing if len(of) else none) for of in found]
         self.drop_samples(failing, bound.rule.text, reasons)
 
     def drop_images(

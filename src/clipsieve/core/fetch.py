@@ -20,6 +20,7 @@ from functools import lru_cache
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 
 from clipsieve.errors import ImageError
 
@@ -34,16 +35,22 @@ class ImageSource:
     """Where the encoded bytes of one image are.
 
     Exactly one of ``data`` (inline bytes), ``path`` (a file, or a tar with ``member`` or a byte range) and
-    ``error`` (why there is nothing to read) leads to the image; ``path`` may also just name inline bytes.
+    ``error`` (why there is nothing to read) leads to the image; ``path`` may also just name inline bytes. ``data`` may
+    share the memory of the row's table.
     """
 
-    data: bytes | None = None
+    data: bytes | pa.Buffer | None = None
     path: str | None = None
     member: str | None = None
     offset: int | None = None
     size: int | None = None
     frame: int = 0
     error: str | None = None
+
+    @property
+    def inline(self) -> bytes | None:
+        """The bytes that stand in the row itself, whatever they are; None where they must be fetched."""
+        return None if self.data is None else bytes(self.data)
 
     @property
     def reference(self) -> str | None:
@@ -56,8 +63,8 @@ class ImageSource:
         """The encoded bytes. Raises ``ImageError`` when there are none."""
         if self.error is not None:
             raise ImageError(self.error)
-        if self.data is not None:
-            return _checked(self.data)
+        if (data := self.inline) is not None:
+            return _checked(data)
         if self.path is None:
             raise ImageError("no image: neither bytes nor a path")
         if _HTTP.search(self.path):
@@ -147,13 +154,13 @@ def from_cell(cell: Any, root: str) -> ImageSource:
         if text.startswith('{"'):
             return _from_json(text, root)
         return ImageSource(path=resolve(text, root)) if text else ImageSource(error="no image: the cell is empty")
-    if isinstance(cell, bytes):
+    if isinstance(cell, bytes | pa.Buffer):
         return ImageSource(data=cell)
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
         if isinstance(data, str):  # JSON has no bytes: a data URI stands for them
             return replace(_from_data_uri(data), path=path if isinstance(path, str) else None)
-        if isinstance(data, bytes):
+        if isinstance(data, bytes | pa.Buffer):
             return ImageSource(data=data, path=path if isinstance(path, str) else None)
         if data is not None:
             return ImageSource(error=f"no image: the cell's bytes are {type(data).__name__}")
@@ -181,7 +188,7 @@ def _from_data_uri(uri: str) -> ImageSource:
         return ImageSource(error="no image: broken base64 in a data URI")
 
 
-def from_part(data: bytes | None, source_ref: str | None, materialize_error: str | None, root: str) -> ImageSource:
+def from_part(data: pa.Buffer | None, source_ref: str | None, materialize_error: str | None, root: str) -> ImageSource:
     """Reads the image cells of an interleaved row: inline bytes, else ``source_ref``, else the reason for neither."""
     try:
         reference = _parsed_reference(source_ref) if source_ref else {}

@@ -78,20 +78,21 @@ def parts(
     layout: Layout,
     origins: Sequence[tuple[int, str]] = (),
     errors: Mapping[int, str] | None = None,
+    starts: Sequence[int] | None = None,
 ) -> Parts:
-    """Finds the parts of whole samples in ``table``; ``origins`` and ``errors`` as in ``Rows``.
+    """Finds the parts of whole samples in ``table``; ``origins``, ``errors`` and ``starts`` as in ``Rows``.
 
     A row that could not be parsed counts as one image that cannot be read.
     """
     if layout.kind == "interleaved":
-        return _interleaved_parts(table, layout, origins)
+        return _interleaved_parts(table, layout, origins, starts)
     return _row_parts(table, layout, origins, errors or {})
 
 
 def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]], errors: Mapping[int, str]) -> Parts:
     rows = np.arange(table.num_rows, dtype=np.int64)
     roots = _roots(table.num_rows, layout, origins)
-    cells = table.column(layout.image).to_pylist()
+    cells = _image_values(table.column(layout.image))
     images: list[ImageSource] = []
     counts = np.ones(table.num_rows, dtype=np.int64)
     for row, (cell, root) in enumerate(zip(cells, roots, strict=True)):
@@ -130,17 +131,19 @@ def _row_texts(table: pa.Table, layout: Layout) -> tuple[list[str], npt.NDArray[
     return texts, np.array(samples, dtype=np.int64)
 
 
-def _interleaved_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]]) -> Parts:
+def _interleaved_parts(
+    table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]], starts: Sequence[int] | None
+) -> Parts:
     ids = table.column("sample_id").combine_chunks()
     modality = table.column("modality")
     row_samples = sample_runs(ids)
+    if starts is not None:
+        row_samples = np.searchsorted(np.array(starts), np.arange(table.num_rows), side="right").astype(np.int64) - 1
     sample_rows = np.flatnonzero(np.diff(row_samples, prepend=-1)).astype(np.int64)
     image_rows = _where(pc.equal(modality, "image"))
     roots = _roots(table.num_rows, layout, origins)
-    cells = (
-        table.column(name).take(pa.array(image_rows)).to_pylist()
-        for name in ("binary_content", "source_ref", "materialize_error")
-    )
+    data = _buffers(table.column("binary_content"))
+    cells = (table.column(name).take(pa.array(image_rows)).to_pylist() for name in ("source_ref", "materialize_error"))
     image_samples = row_samples[image_rows]
     text_rows = _where(pc.equal(modality, "text"))
     texts = table.column("text_content").take(pa.array(text_rows)).to_pylist()
@@ -150,8 +153,8 @@ def _interleaved_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[
         sample_rows=sample_rows,
         row_samples=row_samples,
         images=[
-            from_part(data, ref, error, roots[row])
-            for row, data, ref, error in zip(image_rows.tolist(), *cells, strict=True)
+            from_part(data[row], reference, error, roots[row])
+            for row, reference, error in zip(image_rows.tolist(), *cells, strict=True)
         ],
         image_rows=image_rows,
         image_samples=image_samples,
@@ -159,6 +162,32 @@ def _interleaved_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[
         texts=[text for text, keep in zip(texts, spoken, strict=True) if keep],
         text_samples=row_samples[text_rows][np.array(spoken, dtype=bool)],
     )
+
+
+def _image_values(cells: pa.ChunkedArray) -> list[Any]:
+    """The cells of an image column as ``from_cell`` takes them."""
+    if _is_binary(cells.type):
+        return _buffers(cells)
+    if pa.types.is_struct(cells.type) and "bytes" in cells.type.names and _is_binary(cells.type.field("bytes").type):
+        data = _buffers(pc.struct_field(cells, "bytes"))
+        paths = pc.struct_field(cells, "path").to_pylist() if "path" in cells.type.names else [None] * len(data)
+        return [{"bytes": bytes, "path": path} for bytes, path in zip(data, paths, strict=True)]
+    return list(cells.to_pylist())
+
+
+def _is_binary(type: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(type) or pa.types.is_large_binary(type))
+
+
+def _buffers(cells: pa.ChunkedArray) -> list[pa.Buffer | None]:
+    """Binary cells as slices of the column's own memory: the images of a shard are not held twice."""
+    found: list[pa.Buffer | None] = []
+    for chunk in cells.cast(pa.large_binary()).chunks:
+        _, offsets, data = chunk.buffers()
+        ends = np.frombuffer(offsets, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1].tolist()
+        valid = chunk.is_valid().to_pylist()
+        found += [data[start:end] if there else None for there, start, end in zip(valid, ends, ends[1:], strict=False)]
+    return found
 
 
 def sample_runs(ids: pa.Array) -> npt.NDArray[np.int64]:

@@ -168,7 +168,7 @@ class Counts:
     images: Tally = Tally()
     samples: Tally = Tally()
     dropped_by: Mapping[str, int] = field(default_factory=dict)
-    """Images (and samples without images) that each rule dropped, with the rest of their sample."""
+    """Images that each rule dropped, with the rest of their sample."""
     errors: Mapping[str, int] = field(default_factory=dict)
     """Images by error."""
 

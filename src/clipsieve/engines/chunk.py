@@ -20,6 +20,7 @@ from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.embed import TextVectors
+from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
 from clipsieve.errors import CountsError, OutputError
@@ -41,12 +42,12 @@ IN_MEMORY = 32 * 2**20
 """Bytes of a shard's fetched images that stay in memory; more go to a temporary file in the run folder."""
 
 
-def geometry(batch: Batch) -> Geometry:
-    """Which images, pairs and content the samples of ``batch`` have."""
+def geometry(batch: Batch, *, pairs: bool) -> Geometry:
+    """Which images, content and, where asked for (they grow with the square), pairs the samples of a batch have."""
     return Geometry(
         samples=batch.samples,
         image_samples=batch.parts.image_samples,
-        pairs=batch.pairs,
+        pairs=batch.pairs if pairs else np.zeros((0, 2), dtype=np.int64),
         has_text=has_text_rows(batch.table, batch.layout, batch.parts),
     )
 
@@ -58,6 +59,16 @@ class ByteStore:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._end = 0
+
+    @classmethod
+    def opened(cls, file: IO[bytes], sizes: Sequence[int]) -> ByteStore:
+        """The bytes in an open file: those of image ``i``, under the key ``(0, i)``, are the next ``sizes[i]``."""
+        store = cls.__new__(cls)
+        store._file = file
+        ends = np.cumsum([0, *sizes]).tolist()
+        store._places = {(0, i): (ends[i], size) for i, size in enumerate(sizes) if size}
+        store._end = ends[-1]
+        return store
 
     def put(self, key: tuple[int, int], data: bytes) -> None:
         """Keeps ``data`` under ``key``."""
@@ -91,8 +102,8 @@ class StoredBytes(Sequence[bytes | None]):
 
     store: ByteStore
     keys: Sequence[tuple[int, int]]
-    inline: Sequence[bytes | None]
-    """The bytes of images that were in the rows themselves."""
+    sources: Sequence[ImageSource]
+    """The images themselves, for those whose bytes are in the rows."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -103,13 +114,13 @@ class StoredBytes(Sequence[bytes | None]):
     def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
     def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
         if isinstance(index, slice):
-            return replace(self, keys=self.keys[index], inline=self.inline[index])
-        return self.inline[index] or self.store.get(self.keys[index])
+            return replace(self, keys=self.keys[index], sources=self.sources[index])
+        return self.sources[index].inline or self.store.get(self.keys[index])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageWork:
-    """What came of one image before the model: its bytes, the model's input, or the error."""
+    """What came of one image before the model: its bytes if they had to be fetched, the model's input, or the error."""
 
     data: bytes | None = None
     prepared: Pixels | None = None
@@ -137,8 +148,8 @@ class Chunk:
 
     @cached_property
     def geometry(self) -> Geometry:
-        """Which images, pairs and content the samples have."""
-        return geometry(self.batch)
+        """Which images, pairs (where a scorer looks at pairs) and content the samples have."""
+        return geometry(self.batch, pairs=any(scorer.unit == "pair" for scorer in self.plan.scorers))
 
     def score_rows(self) -> None:
         """Runs the scorers that need rows only, and lets the rules on them close images to further scoring."""
@@ -163,17 +174,21 @@ class Chunk:
         if one.errors:
             for stage in self.plan.image_stages:
                 self._put(stage.scorer.score(one), place)
-            return ImageWork(error=one.errors[0])
+            return self._failed(one, data)
         if not self._open[image]:
             return ImageWork()
         for stage in self.plan.image_stages:
             self._put(stage.scorer.score(one), place)
             if one.errors:  # a header that promised more than the pixels hold
-                return ImageWork(error=one.errors[0])
+                return self._failed(one, data)
             if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
                 return ImageWork()
         prepared = encoder.prepare(rgb) if encoder is not None and rgb is not None else None
-        return ImageWork(data=data, prepared=prepared)
+        return ImageWork(data=_fetched(one, data), prepared=prepared)
+
+    def _failed(self, one: Batch, data: bytes | None) -> ImageWork:
+        kept = self.plan.recipe.on_error == "keep"
+        return ImageWork(data=_fetched(one, data) if kept else None, error=one.errors[0])
 
     def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
         """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
@@ -249,6 +264,11 @@ class Chunk:
             self.batch.alive = self._decide(self.plan.rules[: self.plan.kept_ratio_at]).images
             self._put(ratio.score(self.batch), np.arange(self.batch.samples))
         return self._decide(self.plan.rules[:rules])
+
+
+def _fetched(one: Batch, data: bytes | None) -> bytes | None:
+    """The bytes of a single image, if they are not in its row."""
+    return data if one.parts.images[0].data is None else None
 
 
 def chunks(plan: Plan, shard: int, batch: Batch) -> Iterator[Chunk]:

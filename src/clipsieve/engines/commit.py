@@ -56,10 +56,11 @@ class Selection:
         rank = self.bound.rule.rank
         assert rank is not None
         name, side = self.bound.rule.name, f"{rank.side} {rank.percent:g}%"
+        after = ", where earlier ones go first"
         return [
             f"{name} missing: {self.bound.why_missing}"
             if np.isnan(value)
-            else f"{name} {value:.5g} not in {side} (cut at {self.edge:.5g})"
+            else f"{name} {value:.5g} not in {side} (cut at {self.edge:.5g}{after * (value == self.edge)})"
             for value in self.values[units].tolist()
         ]
 
@@ -117,8 +118,6 @@ class Committer:
             everything = np.concatenate(values)
             rank = bound.rule.rank
             assert rank is not None
-            if bound.rule.missing is not None:
-                everything = np.where(np.isnan(everything), bound.rule.missing, everything)
             chosen = rank_mask(everything, rank)
             edge = (np.min if rank.side == "top" else np.max)(everything[chosen]) if chosen.any() else np.nan
             ends = np.cumsum([len(part) for part in values])
@@ -127,24 +126,27 @@ class Committer:
         return found
 
     def _survivors(self, shard: int, bound: BoundRule) -> npt.NDArray[np.float64]:
-        """Values of the units that pass all local rules, in input order."""
-        columns = ["image", "sample", "verdict", "sample_verdict", bound.rule.name]
-        table = pq.read_table(self.folder.part("scores", shard), columns=columns)
+        """Values of the units that pass all local rules, in input order; NaN for a failed image that is kept."""
+        columns = ["image", "sample", "verdict", "error", "sample_verdict", bound.rule.name]
+        table = self.folder.part_table("scores", shard, columns)
         if bound.unit == "sample":
             _, first = np.unique(table["sample"].to_numpy(), return_index=True)
             table = table.take(pa.array(first))
             table = table.filter(pc.equal(table["sample_verdict"], "kept"))
         else:
             table = table.filter(pc.and_(pc.is_valid(table["image"]), pc.equal(table["verdict"], "kept")))
-        return np.asarray(table[bound.rule.name].to_numpy(), dtype=np.float64)
+        values = np.asarray(table[bound.rule.name].to_numpy(), dtype=np.float64)
+        if bound.rule.missing is None:
+            return values
+        return np.where(np.isnan(values) & pc.is_null(table["error"]).to_numpy(), bound.rule.missing, values)
 
     def commit_selected(self, shard: int, selections: Sequence[Selection], layout: Layout) -> Counts:
         """Commits a staged shard to the ledger with what the selections leave."""
-        scores = pq.read_table(self.folder.part("scores", shard))
+        scores = self.folder.part_table("scores", shard)
         if scores.num_rows == 0:
             return self._write_part("ledger", shard, scores)
-        batch = self._staged(shard, layout)
-        verdicts = Verdicts(geometry(batch))
+        batch, sizes = self._staged(shard, layout)
+        verdicts = Verdicts(geometry(batch, pairs=False))
         images = pc.and_(pc.is_valid(scores["image"]), pc.equal(scores["verdict"], "kept"))
         image_rows = np.flatnonzero(images.to_numpy())
         errors = scores["error"].to_pylist()
@@ -161,35 +163,52 @@ class Committer:
                 verdicts.drop_images(out, bound.rule.text, selection.reasons(out), whole_sample=whole)
         table = _updated(scores, image_rows, verdicts)
         if self.output is not None:
-            kept = batch.kept(verdicts.images, verdicts.samples)
-            self.output.write(shard, self._with_scores(kept, table))
+            kept = self._with_scores(batch.kept(verdicts.images, verdicts.samples), table)
+            self._write_selected(shard, kept, verdicts.images, sizes)
         return self._write_part("ledger", shard, table)
 
     def _stage(self, shard: int, kept: Batch) -> None:
         folder = self.folder.staged(shard)
         # A row that could not be parsed is one failed image, which its cells alone do not tell.
+        images_of_row = np.bincount(kept.parts.image_rows, minlength=kept.table.num_rows)
         unparsed = {
-            int(kept.parts.image_rows[image]): error
+            row: error
             for image, error in kept.errors.items()
-            if kept.parts.images[image].error == error
+            if kept.parts.images[image].error == error and images_of_row[row := int(kept.parts.image_rows[image])] == 1
         }
-        with atomic(folder / "errors.json") as file:
-            file.write(json.dumps(unparsed).encode())
         write_table(folder / "rows.parquet", kept.table)
+        sizes = []
         if self.needs_bytes:
-            data = pa.array(list(kept.bytes), pa.large_binary())
-            write_table(folder / "bytes.parquet", pa.table({"bytes": data}))
+            with atomic(folder / "bytes") as file:  # one image after the other: never all of them in memory
+                for image, source in enumerate(kept.parts.images):
+                    fetched = kept.bytes[image] if source.data is None else None
+                    sizes.append(file.write(fetched or b""))
+        with atomic(folder / "staged.json") as file:
+            about = {"starts": kept.parts.sample_rows.tolist(), "unparsed": unparsed, "sizes": sizes}
+            file.write(json.dumps(about).encode())
 
-    def _staged(self, shard: int, layout: Layout) -> Batch:
+    def is_staged(self, shard: int) -> bool:
+        """Whether the survivors of a shard are there for the second pass."""
+        return (self.folder.staged(shard) / "staged.json").exists()
+
+    def _staged(self, shard: int, layout: Layout) -> tuple[Batch, Sequence[int]]:
+        """The survivors of a shard, and how many bytes of each of their images are in the file beside them."""
         folder = self.folder.staged(shard)
-        errors = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
-        rows = Rows(
-            table=pq.read_table(folder / "rows.parquet"), errors={int(row): error for row, error in errors.items()}
-        )
-        batch = Batch.from_rows(rows, layout)
-        if self.needs_bytes:
-            batch.bytes = pq.read_table(folder / "bytes.parquet")["bytes"].to_pylist()
-        return batch
+        about = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
+        unparsed = {int(row): error for row, error in about["unparsed"].items()}
+        rows = Rows(table=pq.read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
+        return Batch.from_rows(rows, layout), about["sizes"]
+
+    def _write_selected(self, shard: int, kept: Batch, images: Mask, sizes: Sequence[int]) -> None:
+        """Writes what the selections leave of a staged shard; ``images`` says which of its images those are."""
+        assert self.output is not None
+        if not self.needs_bytes:
+            self.output.write(shard, kept)
+            return
+        with open(self.folder.staged(shard) / "bytes", "rb") as file:
+            keys = [(0, image) for image in np.flatnonzero(images).tolist()]
+            kept.bytes = StoredBytes(store=ByteStore.opened(file, sizes), keys=keys, sources=kept.parts.images)
+            self.output.write(shard, kept)
 
     def _with_scores(self, kept: Batch, ledger: pa.Table) -> Batch:
         """The batch with the scores as columns, when the recipe wants them in the output."""
@@ -207,10 +226,7 @@ class Committer:
                     of_samples[name] = samples[name].combine_chunks()
                 else:
                     of_images[name] = images[name].combine_chunks()
-        table = add_scores(kept.table, kept.layout, kept.parts, of_images, of_samples)
-        scored = Batch(table=table, layout=kept.layout, parts=kept.parts)
-        scored.errors, scored.bytes = kept.errors, kept.bytes
-        return scored
+        return kept.with_table(add_scores(kept.table, kept.layout, kept.parts, of_images, of_samples))
 
     def _write_vectors(self, scored: ScoredShard, table: pa.Table) -> None:
         """The vectors of the ledger's rows: image vectors and, where texts were embedded, each one's best text."""
@@ -245,7 +261,7 @@ def _kept_batch(scored: ScoredShard, verdicts: Sequence[Verdicts]) -> Batch:
     pieces = list(zip(scored.chunks, verdicts, strict=True))
     kept = Batch.concat([chunk.batch.kept(decided.images, decided.samples) for chunk, decided in pieces])
     keys = [(chunk.number, image) for chunk, decided in pieces for image in np.flatnonzero(decided.images).tolist()]
-    kept.bytes = StoredBytes(store=scored.store, keys=keys, inline=[source.data for source in kept.parts.images])
+    kept.bytes = StoredBytes(store=scored.store, keys=keys, sources=kept.parts.images)
     return kept
 
 

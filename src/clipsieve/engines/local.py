@@ -91,6 +91,8 @@ class LocalEngine:
                     if commit is not None:
                         self.progress(0, commit.result())
                     commit = writing.submit(self.committer.commit, scored)
+                    # The writer's now: named here, its memory would outlive its commit.
+                    del scored, work, chunk
             if commit is not None:
                 self.progress(0, commit.result())
 
@@ -131,7 +133,7 @@ class LocalEngine:
         inputs = chunk.accept(results)
         if self.committer.needs_bytes:
             for image, done in enumerate(results):
-                if done.data is not None and chunk.batch.parts.images[image].data is None:
+                if done.data is not None:
                     work.store.put((chunk.number, image), done.data)
         return work, chunk, inputs, last
 
@@ -189,11 +191,15 @@ def _with_last(items: Iterator[T]) -> Iterator[tuple[T, bool]]:
 
 
 class _Background(Iterable[T]):
-    """Runs an iterator in a thread of its own, at most ``depth`` items ahead; its errors surface where it is read."""
+    """Runs an iterator in a thread of its own, ``depth`` items ahead at most, with the one in the making counted.
+
+    Its errors surface where it is read.
+    """
 
     def __init__(self, source: Iterator[T], depth: int) -> None:
         self._source = source
-        self._queue: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
+        self._queue: queue.SimpleQueue[tuple[str, T | BaseException | None]] = queue.SimpleQueue()
+        self._room = threading.Semaphore(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
@@ -203,16 +209,13 @@ class _Background(Iterable[T]):
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        while self._thread.is_alive():
-            try:
-                self._queue.get(timeout=0.05)
-            except queue.Empty:
-                continue
+        self._room.release()
         self._thread.join()
 
     def __iter__(self) -> Iterator[T]:
         while True:
             kind, item = self._queue.get()
+            self._room.release()
             if kind == "item":
                 yield item  # type: ignore[misc]
             elif kind == "error":
@@ -223,22 +226,13 @@ class _Background(Iterable[T]):
 
     def _work(self) -> None:
         try:
-            for item in self._source:
-                self._put("item", item)
-                if self._stopped.is_set():
-                    return
-            self._put("end", None)
+            while self._room.acquire() and not self._stopped.is_set():
+                self._queue.put(("item", next(self._source)))
+        except StopIteration:
+            self._queue.put(("end", None))
         except BaseException as failure:
-            self._put("error", failure)
+            self._queue.put(("error", failure))
         finally:
             close = getattr(self._source, "close", None)
             if close is not None:
                 close()
-
-    def _put(self, kind: str, item: T | BaseException | None) -> None:
-        while not self._stopped.is_set():
-            try:
-                self._queue.put((kind, item), timeout=0.05)
-                return
-            except queue.Full:
-                continue

@@ -30,6 +30,9 @@ CHUNK = 4 * 2**20
 
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*|\d+\.\.\d+)\}")
 _MAGIC = re.compile(r"[*?\[]")
+_OF_RUNS = {"recipe.yaml", "shards.json"}
+"""By these files a run folder is known; one within the source, where it lands by default, is no part of it."""
+
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -114,7 +117,10 @@ def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
     found, folders, seen = [], [root], {os.path.realpath(root) if local else root}
     while folders:
         folder = folders.pop()
-        for info in map(_followed, filesystem.ls(folder, detail=True)):
+        listed = filesystem.ls(folder, detail=True)
+        if folder != root and {info["name"].rpartition("/")[2] for info in listed} >= _OF_RUNS:
+            continue
+        for info in map(_followed, listed):
             name = info["name"].rstrip("/")
             if _hidden(name, root) or name == folder:
                 continue

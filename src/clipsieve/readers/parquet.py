@@ -5,7 +5,7 @@ Ranges cut through row groups, and a row group is read in small batches, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from clipsieve.core.contracts import Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import sample_runs
 from clipsieve.errors import SourceError
 from clipsieve.readers.files import reading
-from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, grouped, shards
+from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
 
@@ -30,6 +30,8 @@ _BATCHES_OF_SHARD = 8
 """A shard is put together from batches of about this part of its bytes, so that little is decoded beyond it."""
 _COLUMN_ROWS = 2**16
 """Rows at a time where only narrow columns are streamed."""
+
+NO_HASHES = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +69,8 @@ class Parquet:
         self._interleaved = self.layout.kind == "interleaved"
         if self._interleaved:
             self._schema = interleaved_schema(self._schema)
+        if self.layout.kind == "lists":
+            self._schema = _of_any_length(self._schema, self.layout.image)
         self._cursor: _Cursor | None = None
 
     def describe(self) -> str:
@@ -92,13 +96,12 @@ class Parquet:
             yield Cut(path=path, groups=grouped(_row_items(footer), self._source.limits))
 
     def _document_cuts(self) -> Iterator[Cut]:
-        last: str | None = None
+        before = Neighbours(self._source.limits)
         for path, footer in self._footers.items():
             documents = _Documents(path)
             groups = grouped(documents.items(footer), self._source.limits)
             documents.check_adjacent()
-            yield Cut(path=path, groups=groups, apart=documents.first is not None and documents.first == last)
-            last = documents.last if documents.first is not None else last
+            yield Cut(path=path, groups=groups, apart=before.meet(groups, documents.small_ids(groups)))
 
     def read(self, shard: Shard) -> Rows:
         """The rows of a shard, in the types of the source (interleaved: in those of ``INTERLEAVED_SCHEMA``)."""
@@ -206,8 +209,6 @@ class _Documents:
     """The documents of one file, found by streaming its ``sample_id`` column."""
 
     def __init__(self, path: str) -> None:
-        self.first: str | None = None
-        self.last: str | None = None
         self._path = path
         self._hashes: list[npt.NDArray[np.int64]] = []
 
@@ -215,9 +216,6 @@ class _Documents:
         """Every document, in chunks."""
         stop = 0
         for starts, ids in _runs(self._path):
-            if self.first is None:
-                self.first = ids[0]
-            self.last = ids[-1]
             # Eight bytes a document, not its id, are kept to find those that begin twice.
             self._hashes.append(np.array([hash(name) for name in ids], dtype=np.int64))
             stops = starts[starts > 0]
@@ -226,9 +224,13 @@ class _Documents:
         rows = int(footer.rows.sum())
         yield footer.items(np.array([rows]), stop) if rows else NO_ITEMS
 
+    def small_ids(self, groups: Items) -> Set[int]:
+        """The hashed ids of a file that may share a shard with others; of a larger one none."""
+        return set(np.concatenate([NO_HASHES, *self._hashes]).tolist()) if len(groups) == 1 else set()
+
     def check_adjacent(self) -> None:
         """Raises ``SourceError`` for the first document that begins twice."""
-        hashes, counts = np.unique(np.concatenate([*self._hashes, np.zeros(0, np.int64)]), return_counts=True)
+        hashes, counts = np.unique(np.concatenate([NO_HASHES, *self._hashes]), return_counts=True)
         suspects = set(hashes[counts > 1].tolist())
         if not suspects:
             return
@@ -300,6 +302,15 @@ def _row_items(footer: _Footer) -> Iterator[Items]:
     rows = int(footer.rows.sum())
     for start in range(0, rows, _COLUMN_ROWS):
         yield footer.items(np.arange(start, min(start + _COLUMN_ROWS, rows)) + 1, start)
+
+
+def _of_any_length(schema: pa.Schema, column: str) -> pa.Schema:
+    """The schema with lists of any length where the images of a row are a list of fixed size: one may be dropped."""
+    index = schema.get_field_index(column)
+    field = schema.field(index)
+    if not pa.types.is_fixed_size_list(field.type):
+        return schema
+    return schema.set(index, field.with_type(pa.list_(field.type.value_field)))
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -6,7 +6,8 @@ reader's own unit, its rows and its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -37,13 +38,39 @@ class Limits:
 class Cut:
     """One file, cut: ``groups`` of its samples, the first of which begins at ``start``.
 
-    ``apart`` keeps the file out of the shard of the file before it.
+    ``apart`` keeps the file out of the shard of the files before it.
     """
 
     path: str
     groups: Items
     start: int = 0
     apart: bool = False
+
+
+@dataclass
+class Neighbours:
+    """The documents of the files that may share a shard with the next one.
+
+    Documents of one id in two files are two documents. In one shard nothing would tell them apart as soon as those
+    between them are dropped.
+    """
+
+    limits: Limits
+    _files: deque[tuple[int, Set[int]]] = field(default_factory=deque)
+
+    def meet(self, groups: Items, ids: Set[int]) -> bool:
+        """Whether the next file, of these ``groups`` and (hashed) ``ids``, has an id of a file before it."""
+        rows = int(groups[:, 1].sum())
+        if len(groups) > 1:  # a file of several groups shares no shard
+            self._files.clear()
+            return False
+        while self._files and rows + sum(count for count, _ in self._files) > self.limits.rows:
+            self._files.popleft()
+        met = any(not ids.isdisjoint(others) for _, others in self._files)
+        if met:
+            self._files.clear()
+        self._files.append((rows, ids))
+        return met
 
 
 def items(stops: npt.NDArray[np.int64], start: int, rows: npt.NDArray[np.int64] | int = 1) -> Items:

@@ -32,7 +32,7 @@ from clipsieve.errors import SourceError
 from clipsieve.readers.documents import Content, DocumentError, Documents, parse_document, sample_id
 from clipsieve.readers.files import Cursor, open_file, reading
 from clipsieve.readers.images import is_image
-from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
+from clipsieve.readers.shards import Cut, Items, Neighbours, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
 from clipsieve.readers.tar import Member, TarSample, tar_samples
 
@@ -71,14 +71,15 @@ class WebDataset:
         return shards(self._cuts(), self._source.limits)
 
     def _cuts(self) -> Iterator[Cut]:
-        last: str | None = None
+        before = Neighbours(self._source.limits)
         for file in self._source.files:
-            ids = _FirstAndLast()
-            groups = grouped(self._items(ids.passing(_samples(file.path))), self._source.limits)
+            ids = _Ids(self._source.limits.rows)
+            samples = _samples(file.path)
+            groups = grouped(self._items(ids.passing(samples) if self._documents else samples), self._source.limits)
             check_sizes(file.path, groups, "sample")
-            # Documents of one id in two tars are two documents; in one shard nothing would tell them apart.
-            yield Cut(path=file.path, groups=groups, apart=ids.first is not None and ids.first == last)
-            last = ids.last or last
+            yield Cut(
+                path=file.path, groups=groups, apart=self._documents is not None and before.meet(groups, ids.seen)
+            )
 
     def _items(self, found: Iterator[TarSample]) -> Iterator[Items]:
         while some := list(islice(found, _SAMPLES_AT_ONCE)):
@@ -147,18 +148,17 @@ def _check_apart(before: pa.Table, table: pa.Table, path: str) -> None:
         raise SourceError(f"{path}: two documents in a row have the sample_id {first[0]!r}; rename one")
 
 
-class _FirstAndLast:
-    """Remembers the ids of the first and the last document that pass."""
+class _Ids:
+    """Remembers the (hashed) ids of the first ``limit`` documents that pass: a file of more shares no shard."""
 
-    def __init__(self) -> None:
-        self.first: str | None = None
-        self.last: str | None = None
+    def __init__(self, limit: int) -> None:
+        self.seen: set[int] = set()
+        self._limit = limit
 
     def passing(self, samples: Iterator[TarSample]) -> Iterator[TarSample]:
         for sample in samples:
-            self.last = sample_id(sample)
-            if self.first is None:
-                self.first = self.last
+            if len(self.seen) < self._limit:
+                self.seen.add(hash(sample_id(sample)))
             yield sample
 
 

@@ -86,7 +86,7 @@ def is_score(field: pa.Field) -> bool:
 
 def image_bytes(batch: Batch, image: int) -> bytes | None:
     """The stored bytes of an image, even such as cannot be an image; None where there are none."""
-    data = batch.parts.images[image].data
+    data = batch.parts.images[image].inline
     return batch.bytes[image] if data is None else data
 
 
