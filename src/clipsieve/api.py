@@ -196,12 +196,16 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
         progress.say(f"warning: {warning}")
     _check_output(plan, out)
     encoder = load_encoder(recipe) if plan.needs_encoder else None
+    here = versions()
     executed = {
         "layout": reader.layout.kind,
         "encoder": encoder.fingerprint if encoder else None,
-        "versions": versions(),
+        "versions": here,
     }
     with RunFolder.open(out, recipe.identity(), executed) as folder:
+        for name, version in folder.began_with.items():
+            if (now := here.get(name)) != version:
+                progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
         source: Reader = reader if recipe.limit is None else FirstSamples(reader, recipe.limit)
         shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
         about = {"clipsieve": json.dumps({"version": _version(), "encoder": executed["encoder"]}, sort_keys=True)}

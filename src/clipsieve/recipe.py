@@ -89,9 +89,11 @@ _FORMATS = ", ".join(WRITE_FORMATS)
 
 
 def _write(value: Any) -> Any:
-    if isinstance(value, Mapping) and not set(value) & set(Write.model_fields):
-        if len(value) == 1 and next(iter(value)) in WRITE_FORMATS:
-            return {"format": next(iter(value)), "path": next(iter(value.values()))}
+    if isinstance(value, Mapping) and not {"format", "path"} & set(value):
+        formats = [key for key in value if key in WRITE_FORMATS]
+        if len(formats) == 1:
+            others = {key: other for key, other in value.items() if key != formats[0]}
+            return {"format": formats[0], "path": value[formats[0]], **others}
         raise ValueError(f"give one format and its folder, such as {{webdataset: curated/}} (one of {_FORMATS})")
     if isinstance(value, str):
         head, colon, rest = value.partition(":")

@@ -104,6 +104,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.began_with: Mapping[str, str] = {}
+        """Versions of what decides results when the run began; empty for a new run."""
         self._lock: BinaryIO | None = None
 
     def __enter__(self) -> RunFolder:
@@ -144,6 +146,7 @@ class RunFolder:
             with undamaged(recipe_file):
                 found = dict(yaml.safe_load(recipe_file.read_text(encoding="utf-8")))
             self._check(found, identity, executed)
+            self.began_with = dict((found.get("executed") or {}).get("versions") or {})
         else:
             with atomic(recipe_file) as file:
                 text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)

@@ -59,6 +59,25 @@ def test_yaml_and_flags_build_the_same_recipe(captions: Path, monkeypatch: pytes
     assert clipsieve(monkeypatch, "run", "clipsieve-run/recipe.yaml", "-q") == 0
 
 
+def test_a_resume_under_another_version_says_so(
+    captions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clipsieve(monkeypatch, "run", "--read", "captions.jsonl", "--keep", "blur >= 100", "-q")
+    recipe = Path("clipsieve-run/recipe.yaml")
+    recipe.write_text(recipe.read_text().replace("pillow: ", "pillow: 0.0."))
+    assert clipsieve(monkeypatch, "run", "--read", "captions.jsonl", "--keep", "blur >= 100") == 0
+    assert "warning: this run began with pillow 0.0." in capsys.readouterr().err
+
+
+def test_a_column_named_like_a_score_is_not_replaced(
+    captions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions.write_text('{"image": "sharp.png", "caption": "a", "width": 999}\n')
+    flags = ("--read", "captions.jsonl", "--keep", "width >= 1", "--write", "jsonl:kept", "--scores")
+    assert clipsieve(monkeypatch, "run", *flags) == 1
+    assert "the source has columns named like scores (width)" in capsys.readouterr().err
+
+
 def test_json_is_one_object_that_adds_up(
     captions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

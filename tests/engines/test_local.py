@@ -229,7 +229,7 @@ def test_samples_per_shard_splits_the_output(curate: Curate, tmp_path: Path) -> 
     write = {"format": "webdataset", "samples_per_shard": 2}
     curate(table, CAPTIONS, write=write, out=tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "output").iterdir())
-    assert names == ["00000-000.tar", "00000-001.tar", "00000-002.tar"]
+    assert names == ["00000-0000.tar", "00000-0001.tar", "00000-0002.tar"]
 
 
 def test_lists_keep_their_broken_images_through_two_passes(curate: Curate, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from clipsieve.core.ledger import Counts, count
 from clipsieve.core.rules import rank_mask
 from clipsieve.core.similarity import best_texts
 from clipsieve.engines.chunk import ByteStore, Chunk, StoredBytes, geometry
+from clipsieve.errors import OutputError
 from clipsieve.runfolder import Kind, RunFolder, atomic, clean_partials, write_table
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Output:
         """Writes the rows of ``batch``; nothing when there are none."""
         step = self.samples_per_shard or batch.samples
         for number, start in enumerate(range(0, batch.samples, step or 1)):
-            name = f"{shard:05d}" if self.samples_per_shard is None else f"{shard:05d}-{number:03d}"
+            name = f"{shard:05d}" if self.samples_per_shard is None else f"{shard:05d}-{number:04d}"
             piece = batch.slice_samples(start, min(start + step, batch.samples))
             with atomic(self.folder / f"{name}{self.writer.suffix}") as file:
                 self.writer.write(piece, file, name)
@@ -226,6 +227,12 @@ class Committer:
                     of_samples[name] = samples[name].combine_chunks()
                 else:
                     of_images[name] = images[name].combine_chunks()
+        taken = sorted({*of_images, *of_samples} & set(kept.table.column_names))
+        if taken:
+            raise OutputError(
+                f"the source has columns named like scores ({', '.join(taken)}), which --scores would replace; "
+                "rename them, or run without --scores and take the scores from the ledger"
+            )
         return kept.with_table(add_scores(kept.table, kept.layout, kept.parts, of_images, of_samples))
 
     def _write_vectors(self, scored: ScoredShard, table: pa.Table) -> None:
