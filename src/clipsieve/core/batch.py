@@ -7,8 +7,7 @@ every view is made on demand, by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,36 @@ if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder, Pixels, Rows, Vectors
 
 T = TypeVar("T")
+
+
+class view(Generic[T]):  # noqa: N801 - read as a decorator
+    """An attribute made when first read, or set by hand.
+
+    Not ``functools.cached_property``: on Python 3.11 all instances share its lock, so that threads would take turns
+    at decoding.
+    """
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self.make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, batch: None, owner: type) -> view[T]: ...
+    @overload
+    def __get__(self, batch: Batch, owner: type) -> T: ...
+    def __get__(self, batch: Batch | None, owner: type) -> T | view[T]:
+        if batch is None:
+            return self
+        if self.name not in batch.__dict__:
+            batch.__dict__[self.name] = self.make(batch)
+        made: T = batch.__dict__[self.name]
+        return made
+
+    def __set__(self, batch: Batch, value: T) -> None:
+        batch.__dict__[self.name] = value
 
 
 class Batch:
@@ -202,38 +231,38 @@ class Batch:
         """Number of images."""
         return len(self.parts.images)
 
-    @cached_property
+    @view
     def bytes(self) -> Sequence[bytes | None]:
         """Encoded bytes of each image, as stored; None where there are none."""
         return [None if i in self._opened else self._try(i, self.parts.images[i].read) for i in range(self.images)]
 
-    @cached_property
+    @view
     def headers(self) -> Sequence[Header | None]:
         """Size and format of each image, after EXIF rotation, without decoding pixels."""
         return [self._header(i) for i in range(self.images)]
 
-    @cached_property
+    @view
     def pixels(self) -> Sequence[Pixels | None]:
         """RGB of each image, ``(h, w, 3)`` uint8."""
         return [self._pixels(i) for i in range(self.images)]
 
-    @cached_property
+    @view
     def prepared(self) -> Sequence[Pixels | None]:
         """Each image at the model's input size, ``(H, W, 3)`` uint8."""
         encoder = self._needed_encoder()
         return [None if rgb is None else encoder.prepare(rgb) for rgb in self.pixels]
 
-    @cached_property
+    @view
     def image_vectors(self) -> Vectors:
         """Unit vectors, ``(images, dim)`` float32; a row of NaN where an image failed or was not encoded."""
         return embed_images(self._needed_encoder(), self.prepared)
 
-    @cached_property
+    @view
     def text_vectors(self) -> TextVectors:
         """Unit vectors of the texts under the long-text policy; see ``TextVectors``."""
         return embed_texts(self._needed_encoder(), self.parts.texts, self.parts.text_samples, self.long_text)
 
-    @cached_property
+    @view
     def pairs(self) -> npt.NDArray[np.int64]:
         """Every pair of images of one sample, ``(pairs, 2)``, in the order (0, 1), (0, 2), (1, 2)."""
         samples = self.parts.image_samples
