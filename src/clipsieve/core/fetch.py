@@ -135,6 +135,7 @@ def _member_range(path: str, member: str) -> tuple[int, int]:
         raise ImageError(f"missing: no member {member!r} in the tar") from None
 
 
+@lru_cache(maxsize=256)  # many images lie in one tar
 def resolve(path: str, root: str) -> str:
     """A path of the source as fsspec opens it: URLs and absolute paths as they are, others under ``root``."""
     if "://" in path or path.startswith("/") or not root:
@@ -218,15 +219,16 @@ def _parsed_reference(source_ref: str) -> dict[str, Any]:
         raise ValueError("source_ref is not JSON") from None
     if not isinstance(parsed, dict):
         raise ValueError("source_ref is not a JSON object")
-    found = {name: parsed[name] for name in _REFERENCE if parsed.get(name) is not None}
-    for name, value in found.items():
-        if _REFERENCE[name] is str:
-            if not isinstance(value, str):
-                raise ValueError(f"{name} in source_ref is not text")
-        elif not isinstance(value, (int, float)) or value != value // 1 or value < 0:
+    found: dict[str, Any] = {}
+    for name, kind in _REFERENCE.items():
+        value = parsed.get(name)
+        if value is None:
+            continue
+        if kind is str and not isinstance(value, str):
+            raise ValueError(f"{name} in source_ref is not text")
+        if kind is int and (not isinstance(value, (int, float)) or value != value // 1 or value < 0):
             raise ValueError(f"{name} in source_ref is not a whole number from 0 on")
-        else:
-            found[name] = int(value)
+        found[name] = kind(value)
     return found
 
 

@@ -7,6 +7,7 @@ decides depends on its own samples alone, so chunk and batch sizes change nothin
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,8 +33,11 @@ if TYPE_CHECKING:
 
     from clipsieve.core.contracts import Encoder, Pixels, Vectors
 
-CHUNK_IMAGES = 64
-"""Images a chunk gathers before it is closed: enough for two model batches, few enough to stay small."""
+MODEL_CHUNK_IMAGES = 64
+"""Images a chunk gathers before it is closed: enough for two model batches, few enough to keep model inputs small."""
+
+CHUNK_IMAGES = 256
+"""The same without a model, where an image leaves only its scores: a third quicker by rows than chunks of 64."""
 
 CHUNK_SAMPLES = 1024
 """Samples a chunk holds at most, for samples with few images or none."""
@@ -53,12 +57,16 @@ def geometry(batch: Batch, *, pairs: bool) -> Geometry:
 
 
 class ByteStore:
-    """Encoded bytes of images that the writer will need, kept once fetched; in memory or, when many, on disk."""
+    """Encoded bytes of images that the writer will need, kept once fetched; in memory or, when many, on disk.
+
+    Several threads may put at the same time.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._end = 0
+        self._putting = threading.Lock()
 
     @classmethod
     def opened(cls, file: IO[bytes], sizes: Sequence[int]) -> ByteStore:
@@ -68,20 +76,22 @@ class ByteStore:
         ends = np.cumsum([0, *sizes]).tolist()
         store._places = {(0, i): (ends[i], size) for i, size in enumerate(sizes) if size}
         store._end = ends[-1]
+        store._putting = threading.Lock()
         return store
 
     def put(self, key: tuple[int, int], data: bytes) -> None:
         """Keeps ``data`` under ``key``."""
-        try:
-            self._file.seek(self._end)
-            self._file.write(data)
-        except OSError as failure:
-            raise OutputError(
-                f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
-                f"{remedy(failure)}, then run the same command again to resume"
-            ) from failure
-        self._places[key] = (self._end, len(data))
-        self._end += len(data)
+        with self._putting:
+            try:
+                self._file.seek(self._end)
+                self._file.write(data)
+            except OSError as failure:
+                raise OutputError(
+                    f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
+                    f"{remedy(failure)}, then run the same command again to resume"
+                ) from failure
+            self._places[key] = (self._end, len(data))
+            self._end += len(data)
 
     def get(self, key: tuple[int, int]) -> bytes | None:
         """The bytes kept under ``key``, or None."""
@@ -272,16 +282,17 @@ def _fetched(one: Batch, data: bytes | None) -> bytes | None:
 
 
 def chunks(plan: Plan, shard: int, batch: Batch) -> Iterator[Chunk]:
-    """Cuts a shard's batch into chunks of whole samples, ``CHUNK_IMAGES`` images each or one large sample.
+    """Cuts a shard's batch into chunks of whole samples, each of few images or of one large sample.
 
     There is always at least one, if only an empty one.
     """
+    images = MODEL_CHUNK_IMAGES if plan.needs_encoder else CHUNK_IMAGES
     ends = np.searchsorted(batch.parts.image_samples, np.arange(batch.samples), side="right")
     start = 0
     number = 0
     while start < batch.samples or number == 0:
         images_before = int(ends[start - 1]) if start else 0
-        full = int(np.searchsorted(ends, images_before + CHUNK_IMAGES)) + 1
+        full = int(np.searchsorted(ends, images_before + images)) + 1
         stop = min(full, start + CHUNK_SAMPLES, batch.samples)
         yield Chunk(
             plan,

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
@@ -116,26 +116,28 @@ class LocalEngine:
                 work = _ShardInWork(shard=shard, store=ByteStore(self.committer.folder.path))
                 for chunk, last in _with_last(chunks(self.plan, shard.number, batch)):
                     chunk.score_rows()
-                    futures = [pool.submit(self._score_image, chunk, image) for image in range(chunk.batch.images)]
+                    futures = [
+                        pool.submit(self._score_image, work, chunk, image) for image in range(chunk.batch.images)
+                    ]
                     ahead.append((work, chunk, futures, last))
                     if len(ahead) > CHUNKS_AHEAD:
                         yield self._accepted(*ahead.popleft())
             while ahead:
                 yield self._accepted(*ahead.popleft())
 
-    def _score_image(self, chunk: Chunk, image: int) -> ImageWork:
-        return ImageWork() if self._stopping.is_set() else chunk.score_image(image, self.encoder)
+    def _score_image(self, work: _ShardInWork, chunk: Chunk, image: int) -> ImageWork:
+        if self._stopping.is_set():
+            return ImageWork()
+        done = chunk.score_image(image, self.encoder)
+        # At once, so that the bytes in memory do not grow with the images ahead.
+        if done.data is not None and self.committer.needs_bytes:
+            work.store.put((chunk.number, image), done.data)
+        return replace(done, data=None)
 
     def _accepted(
         self, work: _ShardInWork, chunk: Chunk, futures: Sequence[Future[ImageWork]], last: bool
     ) -> tuple[_ShardInWork, Chunk, dict[int, Pixels], bool]:
-        results = [future.result() for future in futures]
-        inputs = chunk.accept(results)
-        if self.committer.needs_bytes:
-            for image, done in enumerate(results):
-                if done.data is not None:
-                    work.store.put((chunk.number, image), done.data)
-        return work, chunk, inputs, last
+        return work, chunk, chunk.accept([future.result() for future in futures]), last
 
     def _batches(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Batch]]:
         for shard in shards:
