@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsieve import api, writers
+from clipsieve.api import runs
 from clipsieve.core.layout import Layout
 from clipsieve.engines.commit import Committer, Output
 from clipsieve.engines.local import LocalEngine
@@ -44,7 +45,7 @@ def run(out: Path, recipe: Recipe) -> None:
             plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer,
             batch_size=4, progress=lambda images, counts: None,
         )  # fmt: skip
-        api.run_passes(plan, folder, shards, engine, committer, api.Silent())
+        runs.run_passes(plan, folder, shards, engine, committer, api.Silent())
 
 
 def die_at(when: str, count: int) -> None:

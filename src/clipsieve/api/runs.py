@@ -1,4 +1,4 @@
-"""What Python users and the command line both call: run a recipe, score a source, open a finished run."""
+"""Run a recipe, score a source, open a finished run and go through its images again."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ import json
 import os
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 import yaml
 from rich.console import Console
 
 from clipsieve import encoders, readers, writers
 from clipsieve.core import ledger
-from clipsieve.core.contracts import Encoder, Reader, Shard, SourceCounts
+from clipsieve.core.batch import Batch
+from clipsieve.core.contracts import Encoder, Reader, Shard, SourceCounts, Vectors
 from clipsieve.core.ledger import Counts
 from clipsieve.engines.commit import Committer, Output
 from clipsieve.engines.local import LocalEngine
@@ -108,6 +110,32 @@ class Run:
         with undamaged(path):
             return dict(json.loads(path.read_text(encoding="utf-8")))
 
+    def batches(self) -> Iterator[tuple[int, pa.Table, Batch]]:
+        """Each shard's number and ledger rows, beside its samples read from the source again.
+
+        The ledger rows with an ``image`` are, in order, the images of the batch; no image is opened yet. Raises
+        ``RunFolderError`` when the source has changed since the run.
+        """
+        folder = RunFolder(self.path)
+        reader = limited(open_source(self.recipe), self.recipe)
+        for shard in folder.shards(reader.files(), None):
+            rows = folder.part_table("ledger", shard.number)
+            yield shard.number, rows, Batch.from_rows(reader.read(shard), reader.layout)
+
+    def vectors(self, shard: int, of: Literal["image", "text"] = "image") -> Vectors:
+        """The vectors of a shard, memory-mapped: a row for each of its ledger rows, NaN where there is none.
+
+        ``text`` gives, for each image, its best-matching text. Raises ``RunFolderError`` when the run kept none.
+        """
+        path = RunFolder(self.path).vectors(shard, of)
+        if not path.exists():
+            raise RunFolderError(
+                f"{self.path} holds no {of} vectors: run its recipe with --vectors, into another --out"
+            )
+        with undamaged(path):
+            vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            return vectors
+
     def rules(self) -> list[str]:
         """The texts of the rules in the order they decide."""
         plan = make_plan(self.recipe, self.executed["layout"])
@@ -174,6 +202,11 @@ def open_source(recipe: Recipe) -> OpenedSource:
     return readers.open_source(read.path, format=read.format, layout=read.layout, columns=columns, root=read.root)
 
 
+def limited(reader: Reader, recipe: Recipe) -> Reader:
+    """The part of the source that ``recipe`` takes."""
+    return reader if recipe.limit is None else FirstSamples(reader, recipe.limit)
+
+
 def output_folder(recipe: Recipe, run_folder: Path) -> Path | None:
     """Where the survivors of ``recipe`` go."""
     if recipe.write is None:
@@ -206,7 +239,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
         for name, version in folder.began_with.items():
             if (now := here.get(name)) != version:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
-        source: Reader = reader if recipe.limit is None else FirstSamples(reader, recipe.limit)
+        source = limited(reader, recipe)
         shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
         about = {"clipsieve": json.dumps({"version": _version(), "encoder": executed["encoder"]}, sort_keys=True)}
         committer = Committer(plan, folder, _output(plan, out), about)
