@@ -1,0 +1,1 @@
+"""Near duplicates, from bytes, hashes or vectors."""

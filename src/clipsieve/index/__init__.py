@@ -1,0 +1,1 @@
+"""Vectors in a store that can be searched."""
