@@ -28,9 +28,9 @@ from PIL import Image
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Pixels, Rows, Scorer
-from clipsieve.core.embed import TextVectors
+from clipsieve.core.embed import Prompts, TextVectors
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
-from clipsieve.scorers import Blur, ClipScore, FileBytes, ImageTextRatio, PairSimilarity, QrCode, Size, Words
+from clipsieve.scorers import Blur, ClipScore, FileBytes, ImageTextRatio, Label, PairSimilarity, QrCode, Size, Words
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
@@ -156,6 +156,9 @@ def costs(images: list[bytes]) -> dict[str, float]:
     scored = Batch.from_lists([np.zeros((1, 1, 3), np.uint8)] * 4096)
     scored.image_vectors = vectors
     scored.text_vectors = TextVectors(vectors=vectors, samples=samples)
+    label = Label(labels=[str(number) for number in range(100)])
+    prompts = dict(zip(label.prompts, vectors, strict=False))
+    scored.prompts = Prompts(vectors=prompts, logit_scale=100.0, logit_bias=0.0, sigmoid=False)
     paired = Batch.from_lists([[np.zeros((1, 1, 3), np.uint8)] * 2] * 2048)
     paired.image_vectors = vectors
     bytes_only = Batch.from_lists(images)
@@ -167,6 +170,7 @@ def costs(images: list[bytes]) -> dict[str, float]:
                                for _ in range(TURNS)) / len(images) * 1e3, 4),
         "file_bytes": cost_a_unit(FileBytes(), bytes_only, len(images)),
         "words, a row": cost_a_unit(Words(), prose, 20_000),
+        "label, 100 of them": cost_a_unit(label, scored, 4096),
         "clip_score": cost_a_unit(ClipScore(), scored, 4096),
         "pair_similarity": cost_a_unit(PairSimilarity(), paired, 2048),
     }  # fmt: skip

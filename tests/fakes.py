@@ -33,6 +33,7 @@ class ColourEncoder:
     dim = 3
     logit_scale = 100.0
     logit_bias = 0.0
+    sigmoid = False
 
     def __init__(self) -> None:
         self.image_batches: list[int] = []

@@ -1,7 +1,8 @@
 """Every row of the tables in ``docs/bad-input.md``, tried: the input is made here, what becomes of it is read there.
 
-A case is a function named in one of the tables below (``IMAGES``, ``CAPTIONS``, ``SOURCES``, ``REQUESTS``) or, where
-it takes more than an input, a test named after it. ``test_every_row_is_tried`` keeps documentation and tests together.
+A case is a function named in one of the tables below (``IMAGES``, ``CAPTIONS``, ``SOURCES``, ``REQUESTS``,
+``SEARCHES``, ``EXTRAS``) or, where it takes more than an input, a test named after it. ``test_every_row_is_tried``
+keeps documentation and tests together.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,16 +29,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import lancedb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from clipsieve import api, cli
+from clipsieve import Index, api, cli
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.encoders.hub import DEMO
 from clipsieve.engines import chunk
+from clipsieve.index.lancedb import LanceStore
+from clipsieve.index.places import open_store
 from clipsieve.readers import open_source
+from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
 from tests.core.test_decode import png_of_size
 from tests.engines.conftest import curate_table
@@ -407,6 +414,14 @@ def recipe(content: str) -> Request:
     return lambda folder: ("run", stored("recipe.yaml", content.encode())(folder))
 
 
+def dedup(value: str) -> Request:
+    return lambda folder: recipe(f"read: {ONE(folder)}\ndedup: {value}\n")(folder)
+
+
+def label(*flags: str) -> Request:
+    return lambda folder: ("label", ONE(folder), *flags)
+
+
 def garbage(name: str) -> Callable[[Path], str]:
     return stored(name, np.random.default_rng(1).integers(128, 256, 5000, dtype=np.uint8).tobytes())
 
@@ -483,6 +498,27 @@ REQUESTS: dict[str, Request] = {
     "write-without-format": read(ONE, "--write", "out/"),
     "scores-without-write": read(ONE, "--scores"),
     "unfit-format": read(documents(GOOD_REF), "--write", "csv"),
+    "no-labels": label(),
+    "one-label": label("--labels", "cat"),
+    "equal-labels": label("--labels", "cat,dog,CAT"),
+    "label-called-none": label("--labels", "cat,none of these"),
+    "long-label": label("--labels", f"cat,{'very ' * 99}long", "--model", "demo"),
+    "no-labels-file": label("--labels-file", "gone.txt"),
+    "labels-file-not-text": label("--labels-file", "good.png"),
+    "empty-labels-file": lambda folder: label("--labels-file", stored("labels.txt", b"\n \n")(folder))(folder),
+    "template-without-place": label("--labels", "cat,dog", "--template", "a photo"),
+    "improbable-minimum": label("--labels", "cat,dog", "--min-probability", "60"),
+    "sheet-of-no-picture": label("--labels", "cat,dog", "--sheet", "sheet.txt"),
+    "rule-without-labels": read(ONE, "--keep", "label in (cat, dog)"),
+    "rule-of-no-label": lambda folder: recipe(
+        f"read: {ONE(folder)}\nkeep: label in (cat, dgo)\nscores: {{label: {{labels: [cat, dog]}}}}\n"
+    )(folder),
+    "no-cosine": read(ONE, "--dedup", "90"),
+    "half-a-bit": dedup("{method: perceptual, threshold: 2.5}"),
+    "exact-threshold": dedup("{method: exact, threshold: 1}"),
+    "unknown-method": read(ONE, "--dedup", "semantik"),
+    "unknown-preference": dedup("{keep: blurr}"),
+    "preference-without-order": dedup("{keep: label}"),
     "no-model": lambda folder: (*read(ONE, "--vectors", "--model")(folder), str(folder / "gone")),
 }
 
@@ -716,6 +752,93 @@ def test_closed_pipe(finished: Path) -> None:
     assert process.stderr.read() == b""
 
 
+LABEL = ("label", "run", "--labels", "red,blue", "-q")
+
+
+@pytest.fixture
+def embedded(folder: Path, clipsieve: Clipsieve) -> Path:
+    """A finished run of one row in ``run`` that kept its vector."""
+    ONE(folder)
+    assert clipsieve(*RUN, "--vectors", "--model", "demo") == (0, "")
+    return folder / "run"
+
+
+def test_label_without_vectors(finished: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("label-without-vectors", clipsieve(*LABEL))
+
+
+def test_label_unfinished(embedded: Path, clipsieve: Clipsieve) -> None:
+    (embedded / "ledger" / "00000.parquet").unlink()
+    assert ends_as_documented("label-unfinished", clipsieve(*LABEL))
+
+
+def test_label_of_another_model(embedded: Path, clipsieve: Clipsieve) -> None:
+    written = (embedded / "recipe.yaml").read_text()
+    (embedded / "recipe.yaml").write_text(written.replace("encoder: fp32-", "encoder: fp32-0"))
+    assert ends_as_documented("label-of-another-model", clipsieve(*LABEL))
+    assert not (embedded / "added").exists()
+
+
+def test_label_decided(folder: Path, clipsieve: Clipsieve) -> None:
+    scores = "scores: {label: {labels: [red, blue]}}\nmodel: demo\nvectors: true\n"
+    stored("recipe.yaml", f"read: {ONE(folder)}\nkeep: label in (red)\n{scores}".encode())(folder)
+    assert clipsieve("run", "recipe.yaml", "--out", "run", "-q") == (0, "")
+    assert ends_as_documented("label-decided", clipsieve(*LABEL))
+
+
+def test_label_with_source_flags(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("label-with-source-flags", clipsieve(*LABEL, "--out", "x", "--on-error", "keep"))
+
+
+def test_damaged_labels(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert clipsieve(*LABEL) == (0, "")
+    (embedded / "added" / "label" / "00000.parquet").write_bytes(b"damaged")
+    assert ends_as_documented("damaged-labels", clipsieve("show", "run"))
+    assert clipsieve(*LABEL) == (0, "")
+    assert clipsieve("show", "run") == (0, "")
+
+
+DEDUP = ("dedup", "run", "-q")
+
+
+def test_against_nothing(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("against-nothing", clipsieve(*DEDUP, "--against", "gone"))
+    assert clipsieve(*DEDUP) == (0, "")  # what was refused has left nothing in the way
+
+
+def test_against_itself(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert clipsieve(*DEDUP) == (0, "")
+    assert ends_as_documented("against-itself", clipsieve(*DEDUP, "--against", "run-dedup"))
+
+
+def test_against_another_model(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert clipsieve("run", "--read", "rows.jsonl", "--out", "other", "-q") == (0, "")
+    assert ends_as_documented("against-another-model", clipsieve(*DEDUP, "--against", "other"))
+
+
+def test_dedup_without_vectors(finished: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("dedup-without-vectors", clipsieve(*DEDUP))
+
+
+def test_dedup_onto_itself(embedded: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("dedup-onto-itself", clipsieve(*DEDUP, "--out", "run"))
+
+
+def test_dedup_unfinished(embedded: Path, clipsieve: Clipsieve) -> None:
+    (embedded / "ledger" / "00000.parquet").unlink()
+    assert ends_as_documented("dedup-unfinished", clipsieve(*DEDUP))
+
+
+def test_dedup_image_gone(embedded: Path, clipsieve: Clipsieve) -> None:
+    (embedded.parent / "good.png").unlink()
+    assert ends_as_documented("dedup-image-gone", clipsieve(*DEDUP, "--write", "webdataset"))
+
+
+def test_dedup_source_changed(embedded: Path, clipsieve: Clipsieve) -> None:
+    json_lines(embedded.parent / "rows.jsonl", GOOD, GOOD)
+    assert ends_as_documented("dedup-source-changed", clipsieve(*DEDUP))
+
+
 def test_full_terminal(finished: Path) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([*COMMAND, "show", "run"], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -768,12 +891,197 @@ def test_unreadable_folder(as_nobody: WithoutRights, clipsieve: Clipsieve) -> No
         assert ends_as_documented("unreadable-folder", clipsieve("run", "--read", "photos"))
 
 
+# Indexes and searches: a finished run in `run`, its index in `index`, and a search that goes wrong.
+
+Search = Callable[[Path], Sequence[str]]
+URL = "clickhouse://user:s3cret@127.0.0.1:9"
+
+
+def query(*flags: str) -> Search:
+    return lambda folder: ("search", "index", *flags)
+
+
+def indexing(place: str) -> Search:
+    return lambda folder: ("index", "run", "--to", place)
+
+
+def theirs(place: str) -> Search:
+    """A search in a table that something else has made."""
+
+    def build(folder: Path) -> Sequence[str]:
+        rows = pa.table({"id": ["a"], "vector": pa.array([[1.0]], pa.list_(pa.float32(), 1))})
+        if place.startswith("chdb"):
+            store = open_store(place)._connection  # type: ignore[attr-defined]
+            store.run("CREATE DATABASE clipsieve")
+            store.run("CREATE TABLE clipsieve.images (id String) ENGINE = MergeTree ORDER BY id")
+            store.close()
+        else:
+            lancedb.connect(folder / place).create_table("images", rows)
+        return ("search", place, "red")
+
+    return build
+
+
+def told(change: Callable[[dict[str, Any]], object]) -> Search:
+    """A search in an index that says something else of itself."""
+
+    def build(folder: Path) -> Sequence[str]:
+        store = open_store(folder / "index")
+        about = json.loads(store.about() or "")
+        change(about)
+        store.describe(json.dumps(about))
+        return ("search", "index", "red")
+
+    return build
+
+
+def lacking_column(folder: Path) -> Sequence[str]:
+    lancedb.connect(folder / "index").open_table("images").drop_columns(["caption"])
+    return ("search", "index", "red")
+
+
+def damaged_index(folder: Path) -> Sequence[str]:
+    for path in (folder / "index" / "images.lance" / "data").iterdir():
+        path.write_bytes(b"damaged")
+    return ("search", "index", "red", "--model", "demo")
+
+
+def another_model(folder: Path) -> str:
+    """The bundled model under another name, with a space more in one of its files."""
+    shutil.copytree(DEMO, folder / "other")
+    with open(folder / "other" / "config.json", "a") as file:
+        file.write(" ")
+    return "other"
+
+
+def again(folder: Path, **recipe: Any) -> None:
+    """Another run of the same, into ``again``."""
+    api.execute(Recipe.build({"read": "rows.jsonl", **recipe}), folder / "again", api.Silent())
+
+
+def run_of_another_model(folder: Path) -> Sequence[str]:
+    again(folder, model=another_model(folder), vectors=True)
+    return ("index", "again", "--to", "index")
+
+
+def without_source(folder: Path) -> Sequence[str]:
+    again(folder, model="demo", vectors=True)
+    (folder / "rows.jsonl").unlink()
+    return ("index", "again", "--to", "fresh")
+
+
+def of_unfinished(folder: Path) -> Sequence[str]:
+    (folder / "run" / "ledger" / "00000.parquet").unlink()
+    return ("index", "run", "--to", "fresh")
+
+
+def of_run_without_vectors(folder: Path) -> Sequence[str]:
+    again(folder, keep="width >= 1")
+    return ("index", "again", "--to", "fresh")
+
+
+def something_else(place: str) -> Search:
+    def build(folder: Path) -> Sequence[str]:
+        (folder / "taken").mkdir()
+        (folder / "taken" / "thesis.txt").write_text("chapter 1")
+        return ("index", "run", "--to", place)
+
+    return build
+
+
+SEARCHES: dict[str, Search] = {
+    "index-without-vectors": of_run_without_vectors,
+    "index-unfinished": of_unfinished,
+    "index-source-gone": without_source,
+    "index-is-foreign": something_else("taken"),
+    "chdb-is-foreign": something_else("chdb://taken"),
+    "index-is-file": indexing("good.png"),
+    "index-of-another-model": run_of_another_model,
+    "no-index": lambda folder: ("search", "gone", "red"),
+    "search-a-run": lambda folder: ("search", "run", "red"),
+    "damaged-index": damaged_index,
+    "foreign-lance-table": theirs("theirs"),
+    "foreign-table": theirs("chdb://theirs"),
+    "lacking-column": lacking_column,
+    "other-dimensions": told(lambda about: about.update(dim=65)),
+    "newer-index": told(lambda about: about.update(format=99)),
+    "unknown-store": lambda folder: ("search", "mysql://host/table", "red"),
+    "url-without-table": lambda folder: ("search", URL, "red"),
+    "url-with-sql": indexing(f"{URL}/images;DROP"),
+    "chdb-with-settings": lambda folder: ("search", "chdb://x?mode=ro", "red"),
+    "unreachable-database": indexing(f"{URL}/db.images"),
+    "no-query": query(),
+    "empty-query": query(" "),
+    "k-of-zero": query("red", "-k", "0"),
+    "where-unknown": query("red", "--where", "widht >= 1"),
+    "where-sql": query("red", "--where", "width > 1; DROP TABLE images"),
+    "where-rank": query("red", "--where", "width in top 10%"),
+    "where-text-for-number": query("red", "--where", 'width >= "x"'),
+    "sql-in-query": query("'; DROP TABLE images; --", "--where", "width >= 1"),
+    "search-by-another-model": lambda folder: ("search", "index", "red", "--model", another_model(folder)),
+    "query-image-missing": query("--image", "gone.png"),
+    "query-image-broken": query("--image", "rows.jsonl"),
+}
+
+
+@pytest.fixture(scope="module")
+def searchable(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an image, its finished run and its index."""
+    folder = tmp_path_factory.mktemp("searchable")
+    (folder / "good.png").write_bytes(RED)
+    recipe = {"read": str(folder / ONE(folder)), "model": "demo", "keep": "width >= 1", "vectors": True}
+    api.execute(Recipe.build(recipe), folder / "run", api.Silent())
+    api.index_run(folder / "run", folder / "index")
+    return folder
+
+
+@pytest.fixture
+def search_folder(searchable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same in a folder of its own, in which the test works."""
+    monkeypatch.chdir(shutil.copytree(searchable, tmp_path / "here"))
+    return tmp_path / "here"
+
+
+@pytest.mark.parametrize("row", rows_of(SEARCHES))
+def test_an_index_or_search(row: Row, search_folder: Path, clipsieve: Clipsieve) -> None:
+    request = SEARCHES[row.case](search_folder)
+    assert ends_as_documented(row.case, clipsieve(*request))
+    assert not (search_folder / "fresh").exists()  # no index was begun in vain
+
+
+EXTRAS = {
+    "no-lancedb": ("lancedb", "fresh"),
+    "no-chdb": ("chdb", "chdb://fresh"),
+    "no-clickhouse-connect": ("clickhouse_connect", f"{URL}/db.images"),
+}
+"""The library that is not there, and the kind of index that needs it."""
+
+
+@pytest.mark.parametrize("row", rows_of(EXTRAS))
+def test_a_missing_extra(row: Row, search_folder: Path, clipsieve: Clipsieve, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, place = EXTRAS[row.case]
+    monkeypatch.setitem(sys.modules, module, None)
+    assert ends_as_documented(row.case, clipsieve("index", "run", "--to", place))
+    assert not (search_folder / "fresh").exists()
+
+
+def test_interrupted_index(search_folder: Path, clipsieve: Clipsieve, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LanceStore, "put", interrupted)
+        assert ends_as_documented("interrupted-index", clipsieve("index", "run", "--to", "fresh"))
+    assert clipsieve("index", "run", "--to", "fresh", "-q") == (0, "")
+    assert len(Index.open("fresh")) == 1
+
+
 # Documentation and tests together.
 
 
 def test_every_row_is_tried() -> None:
     named = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
-    tables = [IMAGES, CAPTIONS, SOURCES, REQUESTS]
+    tables = [IMAGES, CAPTIONS, SOURCES, REQUESTS, SEARCHES, EXTRAS]
     tried = [case for cases in tables for case in cases]
 
     assert len(set(tried)) == len(tried)

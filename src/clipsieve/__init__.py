@@ -12,13 +12,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipsieve.api import Run, run, score
+    from clipsieve.api import Run, dedup_run, index_run, label, run, score
     from clipsieve.core.batch import Batch
     from clipsieve.core.ledger import Counts, Tally
     from clipsieve.encoders import load as load_encoder
     from clipsieve.errors import ClipsieveError
+    from clipsieve.index import Index
     from clipsieve.recipe import Recipe
-    from clipsieve.scorers import Blur, ClipScore, FileBytes, ImageTextRatio, PairSimilarity, QrCode, Size, Words
+    from clipsieve.scorers import (
+        Blur,
+        ClipScore,
+        ContentHash,
+        FileBytes,
+        ImageTextRatio,
+        Label,
+        PairSimilarity,
+        PerceptualHash,
+        QrCode,
+        Size,
+        Words,
+    )
 
 __version__ = "0.1.0"
 
@@ -27,10 +40,14 @@ __all__ = [
     "Blur",
     "ClipScore",
     "ClipsieveError",
+    "ContentHash",
     "Counts",
     "FileBytes",
     "ImageTextRatio",
+    "Index",
+    "Label",
     "PairSimilarity",
+    "PerceptualHash",
     "QrCode",
     "Recipe",
     "Run",
@@ -38,19 +55,29 @@ __all__ = [
     "Tally",
     "Words",
     "__version__",
+    "dedup_run",
+    "index_run",
+    "label",
     "load_encoder",
     "run",
     "score",
 ]
 
-_SCORERS = ("Blur", "ClipScore", "FileBytes", "ImageTextRatio", "PairSimilarity", "QrCode", "Size", "Words")
+_SCORERS = (
+    "Blur", "ClipScore", "ContentHash", "FileBytes", "ImageTextRatio", "Label", "PairSimilarity", "PerceptualHash",
+    "QrCode", "Size", "Words",
+)  # fmt: skip
 _HOMES = {
     "Batch": "core.batch",
     "ClipsieveError": "errors",
     "Counts": "core.ledger",
+    "Index": "index",
     "Recipe": "recipe",
     "Run": "api",
     "Tally": "core.ledger",
+    "dedup_run": "api",
+    "index_run": "api",
+    "label": "api",
     "run": "api",
     "score": "api",
     **dict.fromkeys(_SCORERS, "scorers"),

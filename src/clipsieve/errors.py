@@ -10,6 +10,7 @@
     ├── SourceError                a source that cannot be listed, opened or parsed
     ├── ModelError                 a model that cannot be found, loaded or used
     ├── RunFolderError             a run folder that is locked, foreign or from another recipe
+    ├── IndexStoreError            an index that cannot be reached, is foreign or was made with another model
     ├── OutputError                an output that cannot be written (full disk, existing folder)
     ├── CountsError                counts or the error policy say no (exit code 3)
     └── ImageError                 one image that cannot be fetched or decoded; ends as a verdict
@@ -50,6 +51,10 @@ class ModelError(ClipsieveError):
 
 class RunFolderError(ClipsieveError):
     """A run folder that is locked, foreign or belongs to another recipe."""
+
+
+class IndexStoreError(ClipsieveError):
+    """An index that cannot be reached, read or written, is foreign, or was made with another model."""
 
 
 class OutputError(ClipsieveError):

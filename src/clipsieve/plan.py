@@ -8,6 +8,7 @@ the rules listed after it wait for those.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from clipsieve.core.contracts import Scorer
+from clipsieve.core.contracts import PromptedScorer, Scorer
 from clipsieve.core.decide import BoundRule
+from clipsieve.core.embed import Prompt
 from clipsieve.core.layout import LayoutKind
 from clipsieve.core.rules import Rule, check_name, parse
 from clipsieve.errors import RecipeError, RuleError
-from clipsieve.recipe import Recipe
+from clipsieve.recipe import Dedup, Recipe
 from clipsieve.scorers import COLUMNS, SCORERS
 from clipsieve.scorers.image_text_ratio import ImageTextRatio
 
@@ -41,7 +43,7 @@ class Plan:
 
     ``rules`` are all local rules in the order they decide: the first ``row_rules`` need only rows, the first
     ``early_rules`` no model. ``kept_ratio`` is the ratio that counts kept images, computed when the first
-    ``kept_ratio_at`` rules have decided. ``ranks`` need the whole data set.
+    ``kept_ratio_at`` rules have decided. ``ranks`` and ``dedup``, in this order, need the whole data set.
     """
 
     recipe: Recipe
@@ -55,16 +57,39 @@ class Plan:
     row_rules: int
     early_rules: int
     ranks: tuple[BoundRule, ...]
+    dedup: BoundDedup | None
 
     @property
     def needs_encoder(self) -> bool:
         """Whether images must be embedded."""
-        return bool(self.vector_scorers) or self.recipe.vectors
+        return bool(self.vector_scorers) or self.keeps_vectors
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether vectors go into the run folder: asked for, or needed to find near duplicates."""
+        return self.recipe.vectors or (self.dedup is not None and self.dedup.by.semantic)
+
+    @property
+    def two_passes(self) -> bool:
+        """Whether something needs the scores of the whole data set, so that survivors are written in a second pass."""
+        return bool(self.ranks) or self.dedup is not None
+
+    @property
+    def steps(self) -> list[str]:
+        """The texts of all that drops images, in the order it decides."""
+        rules = [bound.rule.text for bound in (*self.rules, *self.ranks)]
+        return [*rules, self.dedup.by.text] if self.dedup else rules
 
     @property
     def needs_texts(self) -> bool:
         """Whether texts must be embedded."""
         return any("clip_score" in scorer.columns for scorer in self.vector_scorers)
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts that scorers hold images against, each once."""
+        prompted = (scorer for scorer in self.vector_scorers if isinstance(scorer, PromptedScorer))
+        return tuple(dict.fromkeys(prompt for scorer in prompted for prompt in scorer.prompts))
 
     @property
     def scorers(self) -> tuple[Scorer, ...]:
@@ -79,6 +104,20 @@ class Plan:
                 "image_text_ratio over caption rows says little: a caption of 10 words gives 0.1, "
                 "whatever its image; its usual thresholds are for documents"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundDedup:
+    """How near duplicates are found, with the layout's answers: what goes, and the columns that are compared.
+
+    ``column`` holds hashes (None: vectors are compared); ``preference`` the columns whose product orders images, the
+    highest first (none: input order).
+    """
+
+    by: Dedup
+    unit: Literal["image", "sample"]
+    column: str | None
+    preference: tuple[str, ...]
 
 
 def default_scores(layout: LayoutKind, *, has_texts: bool) -> tuple[str, ...]:
@@ -96,7 +135,9 @@ def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
         check_name(rule.name, COLUMNS)
     for name in recipe.scores:
         check_name(name, COLUMNS)
-    names = dict.fromkeys([*(rule.name for rule in rules), *recipe.scores])
+    dedup = _bind_dedup(recipe.dedup, layout) if recipe.dedup else None
+    named = [dedup.column or "", *dedup.preference] if dedup else []
+    names = dict.fromkeys([*(rule.name for rule in rules), *recipe.scores, *filter(None, named)])
     scorers = {name: _make(COLUMNS[name], recipe) for name in names}
     bound = [_bind(rule, scorers[rule.name], layout) for rule in rules]
     local = [b for b in bound if b.rule.rank is None]
@@ -132,6 +173,7 @@ def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
         row_rules=_leading(before, scorers, ("rows",)),
         early_rules=_leading(ordered, scorers, ("rows", "bytes", "pixels")),
         ranks=tuple(b for b in bound if b.rule.rank is not None),
+        dedup=dedup,
     )
 
 
@@ -164,6 +206,7 @@ def _make(scorer: type[Scorer], recipe: Recipe) -> Scorer:
 
 def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
     _check_kind(rule, scorer)
+    _check_choices(rule, scorer)
     if scorer.unit == "pair" and rule.quantifier is None:
         raise RuleError(
             f"rule {rule.text!r}: {rule.name} has a value per pair; write any({rule.name}) or all({rule.name})"
@@ -175,6 +218,21 @@ def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
         raise RuleError(f"rule {rule.text!r}: it judges a whole sample, so it cannot drop a single image")
     default: Literal["image", "sample"] = "sample" if whole or layout != "interleaved" else "image"
     return BoundRule(rule=rule, unit=scorer.unit, why_missing=scorer.why_missing, drop=rule.drop or default)
+
+
+def _bind_dedup(dedup: Dedup, layout: LayoutKind) -> BoundDedup:
+    preference: tuple[str, ...] = {"first": (), "largest": ("width", "height")}.get(dedup.keep, (dedup.keep,))
+    for name in preference:
+        check_name(name, ("first", "largest", *COLUMNS))
+        scorer = COLUMNS[name]
+        if scorer.unit == "pair" or not pa.types.is_floating(scorer.columns[name]):
+            raise RecipeError(f"recipe: dedup.keep: {name} gives no order among images; name a score that is a number")
+    return BoundDedup(
+        by=dedup,
+        unit=dedup.unit or ("image" if layout == "interleaved" else "sample"),
+        column={"exact": "content_hash", "perceptual": "perceptual_hash"}.get(dedup.method),
+        preference=preference,
+    )
 
 
 def _check_kind(rule: Rule, scorer: Scorer) -> None:
@@ -191,6 +249,18 @@ def _check_kind(rule: Rule, scorer: Scorer) -> None:
     high = [test.bound for test in rule.tests if test.op[0] == "<"]
     if numeric and low and high and low[0] > high[0]:  # type: ignore[operator]
         raise RuleError(f"rule {rule.text!r}: nothing is both above {low[0]:g} and below {high[0]:g}")
+
+
+def _check_choices(rule: Rule, scorer: Scorer) -> None:
+    """Raises ``RuleError`` for a text that the score never is, with the nearest that it can be."""
+    if not isinstance(scorer, PromptedScorer) or rule.name not in scorer.choices:
+        return
+    choices = scorer.choices[rule.name]
+    for asked in (*rule.members, *(test.bound for test in rule.tests)):
+        if asked not in choices:
+            near = difflib.get_close_matches(str(asked), choices, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
+            raise RuleError(f"rule {rule.text!r}: {rule.name} is never {asked!r}; {hint}")
 
 
 def all_scores() -> tuple[str, ...]:
@@ -219,6 +289,9 @@ def stages(plan: Plan) -> list[StageLine]:
     if plan.ranks:
         texts = tuple(bound.rule.text for bound in plan.ranks)
         lines.append(StageLine(name="selection over the whole data set", reads="scores", rules=texts))
+    if plan.dedup:
+        reads = plan.dedup.column or "vectors"
+        lines.append(StageLine(name="near duplicates in the whole data set", reads=reads, rules=(plan.dedup.by.text,)))
     if plan.recipe.write:
         lines.append(StageLine(name=f"write {plan.recipe.write.format}", reads="bytes", rules=()))
     return lines

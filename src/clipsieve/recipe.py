@@ -10,10 +10,10 @@ import difflib
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from clipsieve.core.decide import OnError
 from clipsieve.core.embed import BATCH_SIZE, LongText
@@ -76,8 +76,75 @@ class Write(_Strict):
     """Adds the scores as columns."""
 
 
+Links: TypeAlias = Literal["any", "leader", "group"]
+Method: TypeAlias = Literal["auto", "exact", "perceptual", "semantic", "approximate"]
+
+COSINE = 0.90
+"""Cosine from which on two images are near duplicates: where published recipes for CLIP vectors begin."""
+
+HAMMING = 6
+"""Bits in which the hashes of near duplicates differ at most; measured in docs/duplicates.md."""
+
+
+class Dedup(_Strict):
+    """Which near duplicates go: of two that are linked, the one that comes later in the order of preference."""
+
+    method: Method = "auto"
+    """``exact`` compares bytes, ``perceptual`` 64-bit hashes, the others vectors; ``auto`` chooses by size."""
+    threshold: float | None = None
+    """The lowest cosine of near duplicates, or for ``perceptual`` the most bits in which their hashes differ."""
+    keep: str = "first"
+    """Which is preferred: the ``first``, the ``largest`` in pixels, or the highest of a score."""
+    links: Links = "any"
+    unit: Literal["image", "sample"] | None = None
+    """What goes: the image alone, or its sample; as for a rule when it is not said."""
+    against: str | None = None
+    """A run or an index whose images come before all of these."""
+
+    @model_validator(mode="after")
+    def _in_range(self) -> Dedup:
+        if self.method == "exact" and self.threshold is not None:
+            raise ValueError("method exact compares bytes and takes no threshold")
+        whole = self.method != "perceptual" or self.threshold is None or self.threshold == int(self.threshold)
+        low, high = (0, 64) if self.method == "perceptual" else (-1, 1)
+        if self.threshold is not None and not (whole and low <= self.threshold <= high):
+            raise ValueError(
+                f"the threshold of method perceptual is a number of bits from 0 to 64, not {self.threshold:g}"
+                if self.method == "perceptual"
+                else f"the threshold is a cosine, from -1 to 1, not {self.threshold:g}"
+            )
+        return self
+
+    @property
+    def semantic(self) -> bool:
+        """Whether vectors are compared."""
+        return self.method not in ("exact", "perceptual")
+
+    @property
+    def at(self) -> float:
+        """The threshold in force; 0 for ``exact``."""
+        if self.threshold is not None:
+            return self.threshold
+        return {"exact": 0.0, "perceptual": HAMMING}.get(self.method, COSINE)
+
+    @property
+    def text(self) -> str:
+        """What stands in the ledger as the rule."""
+        how = "" if self.method == "auto" else f" {self.method}"
+        return f"dedup{how}" + ("" if self.method == "exact" else f" {self.at:g}")
+
+
 def _read(value: Any) -> Any:
     return value if isinstance(value, (Mapping, Read)) else {"path": value}
+
+
+def _dedup(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            return {"threshold": float(value)}
+        except ValueError:
+            return {"method": value}
+    return {"threshold": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
 
 def _keep(value: Any) -> Any:
@@ -122,6 +189,7 @@ class Recipe(_Strict):
     revision: str | None = None
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     keep: Annotated[tuple[Keep, ...], BeforeValidator(_keep)] = ()
+    dedup: Annotated[Dedup | None, BeforeValidator(_dedup)] = None
     scores: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict)
     """Scores to compute beside those that rules name, and options of scores: ``{qr_code: {aggregate: sum}}``."""
     score_all: bool = False
@@ -194,6 +262,7 @@ def _yaml_fault(failure: Exception) -> str:
 _PLAINER = {
     "a valid tuple": "a list",
     "a valid dictionary or instance of Write": "a format and a folder, such as webdataset:curated/",
+    "a valid dictionary or instance of Dedup": "a cosine, such as 0.9, or a method",
     "a valid dictionary": "a mapping",
     "a valid string": "text",
     "a valid integer": "a whole number",
@@ -225,6 +294,8 @@ def _explain(failure: ValidationError) -> str:
 
 
 def _fields_at(path: Sequence[str]) -> list[str]:
-    models: dict[str, type[BaseModel]] = {"read": Read, "columns": Columns, "keep": Keep, "write": Write}
+    models: dict[str, type[BaseModel]] = {
+        "read": Read, "columns": Columns, "keep": Keep, "dedup": Dedup, "write": Write
+    }  # fmt: skip
     names = [step for step in path if step in models]
     return list((models[names[-1]] if names else Recipe).model_fields)

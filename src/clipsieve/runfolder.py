@@ -29,11 +29,11 @@ Kind: TypeAlias = Literal["ledger", "scores"]
 _DIFFERENCES = 3
 """So many differences between two recipes are told in full."""
 
-OWN_FOLDERS = ("ledger", "scores", "staged", "vectors")
+OWN_FOLDERS = ("ledger", "scores", "staged", "vectors", "added")
 """The folders in a run folder that no output may go to."""
 
 TEMPORARY = ".partial-"
-"""Prefix of files that are being written; leftovers of a dead process are removed."""
+"""Prefix of files and folders that are being written; leftovers of a dead process are removed."""
 
 
 @contextmanager
@@ -70,14 +70,15 @@ def remedy(failure: OSError) -> str:
 
 
 @contextmanager
-def undamaged(path: Path) -> Iterator[None]:
-    """Turns what goes wrong while a file of the run folder is read into a ``RunFolderError``."""
+def undamaged(path: Path, then: str = "give another --out") -> Iterator[None]:
+    """Turns what goes wrong while a file of the run folder is read into a ``RunFolderError``; ``then`` is the
+    remedy."""
     try:
         yield
     except FileNotFoundError:
-        raise RunFolderError(f"{path} is gone: the run folder is damaged; give another --out") from None
+        raise RunFolderError(f"{path} is gone: the run folder is damaged; {then}") from None
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, pa.ArrowException) as failure:
-        raise RunFolderError(f"{path} is damaged ({_short(failure)}); give another --out") from failure
+        raise RunFolderError(f"{path} is damaged ({_short(failure)}); {then}") from failure
 
 
 def _short(failure: Exception) -> str:
@@ -93,7 +94,10 @@ def write_table(path: Path, table: pa.Table) -> None:
 def clean_partials(folder: Path) -> None:
     """Removes what a dead process left half-written."""
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        leftover.unlink(missing_ok=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 class RunFolder:
@@ -137,6 +141,29 @@ class RunFolder:
             folder._settle(recipe_file, identity, executed)
         except BaseException:
             folder.__exit__()  # who is refused holds no lock
+            raise
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path) -> RunFolder:
+        """Takes the folder of a finished run, to add to it.
+
+        Raises ``RunFolderError`` when another process holds it or some of its shards are not done.
+        """
+        folder = cls(path)
+        try:
+            folder._take_lock()
+        except OSError as failure:
+            raise RunFolderError(f"cannot write in {path}: {failure.strerror or failure}") from None
+        try:
+            shards = len(folder.stored_shards())
+            if (done := len(folder.done("ledger"))) < shards:
+                raise RunFolderError(
+                    f"{path} is not finished ({done} of {shards} shards are done); run the command that began it again"
+                )
+            clean_partials(path / "added")
+        except BaseException:
+            folder.__exit__()
             raise
         return folder
 
@@ -186,12 +213,7 @@ class RunFolder:
         listed = [{"path": f.path, "size": f.size, "version": f.version} for f in files]
         if path.exists():
             with undamaged(path):
-                stored = json.loads(path.read_text(encoding="utf-8"))
-                before = {f["path"]: f for f in stored["files"]}
-                shards = tuple(
-                    Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
-                    for number, pieces in enumerate(stored["shards"])
-                )
+                before = {f["path"]: f for f in json.loads(path.read_text(encoding="utf-8"))["files"]}
             changed = [f["path"] for f in listed if before.get(f["path"]) != f]
             changed += [path for path in before if path not in {f["path"] for f in listed}]
             if changed:
@@ -199,15 +221,23 @@ class RunFolder:
                 raise RunFolderError(
                     f"the source has changed since this run began ({changed[0]}{others}); give another --out"
                 )
-            return shards
-        if found is None:
-            raise RunFolderError(f"{self.path} has no shards.json: it is not a finished run")
+            return self.stored_shards()
         if not found:
             raise SourceError("the source holds no samples; there is nothing to do")
         pieces = [[{"path": p.path, "start": p.start, "stop": p.stop} for p in shard.pieces] for shard in found]
         with atomic(path) as file:
             file.write(json.dumps({"files": listed, "shards": pieces}, indent=1).encode())
         return tuple(found)
+
+    def stored_shards(self) -> tuple[Shard, ...]:
+        """The shard list as it was stored when the run began."""
+        path = self.path / "shards.json"
+        with undamaged(path):
+            stored = json.loads(path.read_text(encoding="utf-8"))["shards"]
+            return tuple(
+                Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
+                for number, pieces in enumerate(stored)
+            )
 
     def has_shards(self) -> bool:
         """Whether the shard list is already there."""

@@ -34,6 +34,7 @@ def test_planted_faults_are_caught_and_clean_images_kept(
         read=str(data / source),
         model="demo",
         keep=list(keep),
+        dedup=demo.DEDUP,
         write=f"webdataset:{tmp_path / 'out'}",
         out=tmp_path / "run",
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from clipsieve import api, writers
-from clipsieve.api import runs
+from clipsieve.api import execution
 from clipsieve.core.layout import Layout
 from clipsieve.core.ledger import count
 from clipsieve.engines.commit import Committer, Output
@@ -51,9 +51,9 @@ def curate_table(
             plan=plan, reader=reader, encoder=model, committer=committer,
             workers=recipe.workers, batch_size=recipe.batch_size, progress=lambda images, counts: None,
         )  # fmt: skip
-        runs.run_passes(plan, run, shards, engine, committer, api.Silent())
+        execution.run_passes(plan, run, shards, engine, committer, api.Silent())
         ledger = run.table()
-    runs.reconcile(count(ledger), reader.count())
+    execution.reconcile(count(ledger), reader.count())
     return ledger
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from clipsieve import api, writers
-from clipsieve.api import runs
+from clipsieve.api import execution
 from clipsieve.core.layout import Layout
 from clipsieve.engines.commit import Committer, Output
 from clipsieve.engines.local import LocalEngine
@@ -45,7 +45,7 @@ def run(out: Path, recipe: Recipe) -> None:
             plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer,
             batch_size=4, progress=lambda images, counts: None,
         )  # fmt: skip
-        runs.run_passes(plan, folder, shards, engine, committer, api.Silent())
+        execution.run_passes(plan, folder, shards, engine, committer, api.Silent())
 
 
 def die_at(when: str, count: int) -> None:
@@ -64,7 +64,10 @@ def die_at(when: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    keep = ["blur >= 100", "clip_score >= 0.5", *sys.argv[4:]]
+    asked = [word for word in sys.argv[4:] if not word.startswith("dedup")]
+    keep = ["blur >= 100", "clip_score >= 0.5", *asked]
     if len(sys.argv) > 3 and sys.argv[2] != "never":
         die_at(sys.argv[2], int(sys.argv[3]))
-    run(Path(sys.argv[1]), Recipe.build({"read": "memory", "keep": keep, "write": "webdataset", "vectors": True}))
+    dedup = next((word.split()[1] for word in sys.argv[4:] if word.startswith("dedup")), None)
+    recipe = {"read": "memory", "keep": keep, "dedup": dedup, "write": "webdataset", "vectors": True}
+    run(Path(sys.argv[1]), Recipe.build(recipe))

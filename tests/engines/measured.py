@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from clipsieve import api, readers, writers
-from clipsieve.api import runs
+from clipsieve.api import execution
 from clipsieve.core.ledger import Counts
 from clipsieve.engines.commit import Committer, Output
 from clipsieve.engines.local import LocalEngine
@@ -50,7 +50,7 @@ def peak(out: Path, rows: int) -> int:
         engine = LocalEngine(
             plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer, batch_size=16, progress=look
         )
-        runs.run_passes(plan, folder, shards, engine, committer, api.Silent())
+        execution.run_passes(plan, folder, shards, engine, committer, api.Silent())
     return seen[0]
 
 

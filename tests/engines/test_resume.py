@@ -34,7 +34,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("keep", [(), ("width in top 60%",)], ids=["one pass", "two passes"])
+@pytest.mark.parametrize("keep", [(), ("width in top 60%", "dedup 0.99999")], ids=["one pass", "two passes"])
 def test_killed_at_every_commit_it_ends_as_if_undisturbed(tmp_path: Path, when: str, keep: tuple[str, ...]) -> None:
     assert run_once(tmp_path / "whole", "never", 0, *keep) == 0
     kills = 0

@@ -7,6 +7,8 @@ import math
 import pyarrow as pa
 
 from clipsieve.core.ledger import Counts, Tally
+from clipsieve.plan import make_plan
+from clipsieve.recipe import Recipe
 from clipsieve.report.numbers import close_calls, distributions, funnel, harsh_rules
 
 COUNTS = Counts(images=Tally(kept=3, dropped=6, failed=1), dropped_by={"blur >= 100": 5}, errors={"empty: 0 bytes": 1})
@@ -57,4 +59,9 @@ def test_a_score_of_a_sample_counts_once_a_sample() -> None:
 
 def test_close_calls_are_model_scores_at_a_threshold() -> None:
     table = ledger(clip_score=pa.array([0.2, 0.20001, 0.20002, None, math.nan]), blur=pa.array([100.0] * 5))
-    assert close_calls(table, ["clip_score >= 0.2", "blur >= 100"]) == 2
+    assert (
+        close_calls(
+            table, make_plan(Recipe.build({"read": "x", "keep": ["clip_score >= 0.2", "blur >= 100"]}), "captions")
+        )
+        == 2
+    )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Encoder, Scorer
-from clipsieve.scorers import COLUMNS, SCORERS, FileBytes
+from clipsieve.scorers import COLUMNS, SCORERS, ContentHash, FileBytes, Label
 
 
 def jpeg(seed: int, size: tuple[int, int]) -> bytes:
@@ -48,16 +48,26 @@ def values(scores: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
     return {name: column.to_numpy(zero_copy_only=False) for name, column in scores.items()}
 
 
+def example(scorer: type[Any]) -> Any:
+    """A scorer with the options that it cannot do without."""
+    return scorer(**({"labels": ["red", "green"], "templates": ["{}"]} if scorer is Label else {}))
+
+
+def missing(column: np.ndarray) -> list[int]:
+    return [place for place, value in enumerate(column.tolist()) if value is None or value != value]
+
+
 every_scorer = pytest.mark.parametrize("scorer", SCORERS, ids=lambda scorer: scorer.__name__)
 
 
 @every_scorer
 def test_is_a_frozen_keyword_only_dataclass(scorer: type[Any]) -> None:
-    assert isinstance(scorer(), Scorer)
+    made = example(scorer)
+    assert isinstance(made, Scorer)
     for field in dataclasses.fields(scorer):
         assert field.kw_only
         with pytest.raises(dataclasses.FrozenInstanceError):
-            setattr(scorer(), field.name, None)
+            setattr(made, field.name, None)
     with pytest.raises(TypeError, match="unexpected keyword argument 'agregate'"):
         scorer(agregate="sum")
     assert scorer.unit in ("image", "pair", "sample")
@@ -70,30 +80,30 @@ def test_is_a_frozen_keyword_only_dataclass(scorer: type[Any]) -> None:
 def test_gives_one_value_a_unit(scorer: type[Any], encoder: Encoder) -> None:
     batch = batch_of(SAMPLES, encoder)
 
-    scores = scorer().score(batch)
+    scores = example(scorer).score(batch)
 
     assert {name: column.type for name, column in scores.items()} == dict(scorer.columns)
     for column in scores.values():
         assert len(column) == units(scorer, batch)
-        assert column.null_count == 0
+        assert column.null_count == 0 or not pa.types.is_floating(column.type)
 
 
 @every_scorer
 def test_scores_no_samples_at_all(scorer: type[Any], encoder: Encoder) -> None:
-    assert {name: len(column) for name, column in scorer().score(batch_of([], encoder)).items()} == dict.fromkeys(
-        scorer.columns, 0
-    )
+    scores = example(scorer).score(batch_of([], encoder))
+
+    assert {name: len(column) for name, column in scores.items()} == dict.fromkeys(scorer.columns, 0)
 
 
 @every_scorer
 def test_a_broken_image_is_nan_and_its_neighbours_are_not(scorer: type[Any], encoder: Encoder) -> None:
     batch = batch_of([SAMPLES[0]], encoder)
     broken = [2] if scorer.unit == "image" else np.flatnonzero((batch.pairs == 2).any(axis=1)).tolist()
-    if scorer.unit == "sample" or scorer is FileBytes:  # words do not depend on images, nor bytes on their meaning
+    if scorer.unit == "sample" or scorer in (FileBytes, ContentHash):  # words need no images, nor bytes a meaning
         broken = []
 
-    for column in values(scorer().score(batch)).values():
-        assert np.flatnonzero(np.isnan(column)).tolist() == broken
+    for column in values(example(scorer).score(batch)).values():
+        assert missing(column) == broken
 
 
 @every_scorer
@@ -105,7 +115,7 @@ def test_a_value_is_the_same_alone_and_in_any_batch_and_order(scorer: type[Any],
             "pair": batch.parts.image_samples[batch.pairs[:, 0]],
             "sample": np.arange(batch.samples),
         }[scorer.unit]
-        columns = values(scorer().score(batch)).values()
+        columns = values(example(scorer).score(batch)).values()
         return {sample: [column[owners == place] for column in columns] for place, sample in enumerate(order)}
 
     together = by_sample([0, 1, 2, 3, 4])
@@ -117,8 +127,8 @@ def test_a_value_is_the_same_alone_and_in_any_batch_and_order(scorer: type[Any],
 
 def test_a_column_leads_to_its_scorer() -> None:
     assert list(COLUMNS) == [
-        "words", "image_text_ratio", "file_bytes", "width", "height", "aspect_ratio",
-        "blur", "qr_code", "clip_score", "pair_similarity",
+        "words", "image_text_ratio", "file_bytes", "width", "height", "aspect_ratio", "content_hash", "perceptual_hash",
+        "blur", "qr_code", "clip_score", "pair_similarity", "label", "label_probability",
     ]  # fmt: skip
     assert all(column in scorer.columns for column, scorer in COLUMNS.items())
 

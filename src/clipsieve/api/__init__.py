@@ -1,24 +1,23 @@
 """What Python users and the command line both call; one file for each thing that can be asked."""
 
-from clipsieve.api.runs import (
-    DEFAULT_OUT,
-    Progress,
-    Run,
-    Silent,
-    execute,
-    load_encoder,
-    open_source,
-    run,
-    score,
-    versions,
-)
+from clipsieve.api.duplicates import dedup_run
+from clipsieve.api.execution import DEFAULT_OUT, execute, load_encoder, run, score, versions
+from clipsieve.api.labels import draw_sheet, label
+from clipsieve.api.progress import Progress, Silent
+from clipsieve.api.runs import Run, open_source
+from clipsieve.api.search import Indexed, index_run
 
 __all__ = [
     "DEFAULT_OUT",
+    "Indexed",
     "Progress",
     "Run",
     "Silent",
+    "dedup_run",
+    "draw_sheet",
     "execute",
+    "index_run",
+    "label",
     "load_encoder",
     "open_source",
     "run",

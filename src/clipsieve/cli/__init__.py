@@ -12,7 +12,8 @@ from typing import NoReturn
 
 import typer
 
-from clipsieve.cli import demo, doctor, plan, run, score, show
+from clipsieve.cli import dedup, demo, doctor, index, label, plan, run, score, search, show
+from clipsieve.core.text import printable
 from clipsieve.errors import ClipsieveError
 
 app = typer.Typer(
@@ -45,6 +46,10 @@ def _main(
 
 app.command("run")(run.run)
 app.command("score")(score.score)
+app.command("dedup")(dedup.dedup)
+app.command("label")(label.label)
+app.command("index")(index.index)
+app.command("search")(search.search)
 app.command("plan")(plan.plan)
 app.command("show")(show.show)
 app.command("demo")(demo.demo)
@@ -97,7 +102,7 @@ def _end(line: str, code: int) -> NoReturn:
     """Ends with one line on standard error, whatever characters a file name or a cell has brought into it."""
     text = " ".join(line.split())
     with suppress(OSError):
-        typer.echo("".join(c if c.isprintable() else repr(c)[1:-1] for c in text), err=True)
+        typer.echo(printable(text), err=True)
     with suppress(OSError):
         sys.stdout.flush()
     sys.exit(code)

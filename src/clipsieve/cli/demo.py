@@ -31,6 +31,7 @@ def demo(
                 "read": str(folder / "documents.parquet"),
                 "model": "demo",
                 "keep": list(data.KEEP_DOCUMENTS),
+                "dedup": data.DEDUP,
                 "write": {"webdataset": str(folder / "curated")},
                 "workers": workers,
             }

@@ -15,6 +15,9 @@ Image = Annotated[str | None, typer.Option("--image", metavar="COLUMN", help="Co
 Text = Annotated[list[str] | None, typer.Option("--text", metavar="COLUMN", help="Column of a text; repeatable.")]
 Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the sample id.")]
 Root = Annotated[str | None, typer.Option(help="Folder of relative image paths, if not that of their file.")]
+Dedup = Annotated[
+    str | None, typer.Option("--dedup", metavar="COSINE", help="Drop near duplicates: 0.9; or exact, perceptual.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images or texts a forward pass.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads for images; all cores when not said.")]

@@ -14,6 +14,7 @@ def run(
     recipe: Annotated[Path | None, typer.Argument(help="A recipe in YAML; or give its parts as flags.")] = None,
     read: Annotated[list[str] | None, typer.Option("--read", metavar="PATH", help="File, folder or glob.")] = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="RULE", help="'blur >= 100'; repeatable.")] = None,
+    dedup: o.Dedup = None,
     write: Annotated[
         str | None, typer.Option("--write", metavar="FORMAT[:FOLDER]", help="webdataset:curated/, parquet, jsonl, csv.")
     ] = None,
@@ -58,8 +59,8 @@ def run(
     if scores:
         values["write"] = with_scores(values.get("write"))
     flags = {
-        "keep": keep, "model": model, "on_error": on_error, "check": check, "long_text": long_text, "limit": limit,
-        "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,
+        "keep": keep, "dedup": dedup, "model": model, "on_error": on_error, "check": check, "long_text": long_text,
+        "limit": limit, "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,
     }  # fmt: skip
     values |= {key: value for key, value in flags.items() if value}
     values["device"] = device if device != "auto" else values.get("device", "auto")

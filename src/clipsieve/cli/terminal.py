@@ -31,14 +31,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 class Shown:
     """A ``Progress`` for people, on standard error."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, what: str = "scoring") -> None:
         self.quiet = quiet
+        self.what = what
         self.images = 0
         self.shards = 0
         self.total = 0
         self._began = self._spoke = time.monotonic()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._comparing = 0
 
     def __enter__(self) -> Shown:
         return self
@@ -58,12 +60,32 @@ class Shown:
         self._began = self._spoke = time.monotonic()
         if self.quiet or not err.is_terminal:
             return
+        self._begin(self.what, shards, done, unit="shards")
+
+    def _begin(self, what: str, total: int, done: int, *, unit: str) -> None:
+        """A bar for ``what``, in place of the one before."""
+        if self._bar is not None:
+            self._bar.stop()
         self._bar = Progress(
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("shards"), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=err, transient=True,
+            TextColumn(unit), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=err, transient=True,
         )  # fmt: skip
-        self._task = self._bar.add_task("scoring", total=shards, completed=done, rate="")
+        self._task = self._bar.add_task(what, total=total, completed=done, rate="")
         self._bar.start()
+
+    def compare(self, done: int, total: int) -> None:
+        """Counts the steps of the search for near duplicates."""
+        if self.quiet:
+            return
+        if err.is_terminal:
+            if self._comparing != total:
+                self._comparing = total
+                self._begin("comparing", total, done, unit="blocks")
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=done)
+        elif (now := time.monotonic()) - self._spoke >= EVERY:
+            self._spoke = now
+            err.print(f"near duplicates: {100 * done / max(total, 1):.0f}% compared", markup=False)
 
     def advance(self, images: int, shard_done: bool) -> None:
         """Counts images and shards; speaks when it is time."""
@@ -84,7 +106,9 @@ def finish(run: Run, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         out.print_json(json.dumps(result(run)))
     elif not quiet:
-        out.print(terminal.funnel_table(run.counts, run.rules()))
+        out.print(terminal.funnel_table(run.counts, run.plan.steps))
+        if run.duplicates:
+            out.print(terminal.duplicates_line(run.duplicates), markup=False)
         if run.output is not None:
             out.print(f"output  {run.output}", markup=False)
         out.print(f"ledger  {run.path / 'ledger'}   (clipsieve show {run.path})", markup=False)
@@ -100,6 +124,7 @@ def result(run: Run) -> dict[str, object]:
         "samples": _tally(counts.samples),
         "dropped_by": dict(counts.dropped_by),
         "errors": dict(counts.errors),
+        "dedup": run.duplicates,
         "seconds": run.summary.get("seconds"),
     }
 

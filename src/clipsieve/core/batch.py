@@ -7,6 +7,7 @@ every view is made on demand, by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from PIL import Image as PILImage
 
 from clipsieve.core.decode import Header, decode, read_header, to_rgb
-from clipsieve.core.embed import LongText, TextVectors, embed_images, embed_texts
+from clipsieve.core.embed import LongText, Prompt, Prompts, TextVectors, embed_images, embed_prompts, embed_texts
 from clipsieve.core.fetch import ImageSource, from_cell
 from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, numbers, parts
 from clipsieve.errors import ImageError, ModelError
@@ -56,6 +57,26 @@ class view(Generic[T]):  # noqa: N801 - read as a decorator
         batch.__dict__[self.name] = value
 
 
+@dataclass(frozen=True)
+class Chosen(Sequence[bytes | None]):
+    """Some items of a sequence of bytes, each taken when it is asked for: the sequence may read them from disk."""
+
+    items: Sequence[bytes | None]
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(index, slice):
+            return Chosen(self.items, self.places[index])
+        return self.items[self.places[index]]
+
+
 class Batch:
     """Some whole samples of a source.
 
@@ -79,6 +100,7 @@ class Batch:
         self.parts = parts
         self.encoder = encoder
         self.long_text = long_text
+        self.prompts: Prompts | None = None
         self.errors: dict[int, str] = {}
         self.alive: Mask = np.ones(len(parts.images), dtype=bool)
         self._opened = dict(opened or {})
@@ -187,7 +209,7 @@ class Batch:
         images = np.flatnonzero(keep_images & keep_samples[self.parts.image_samples]).tolist()
         batch.errors = {new: self.errors[old] for new, old in enumerate(images) if old in self.errors}
         if "bytes" in self.__dict__:
-            batch.bytes = [self.bytes[image] for image in images]
+            batch.bytes = Chosen(self.bytes, images)
         return batch
 
     def with_table(self, table: pa.Table) -> Batch:
@@ -261,6 +283,11 @@ class Batch:
     def text_vectors(self) -> TextVectors:
         """Unit vectors of the texts under the long-text policy; see ``TextVectors``."""
         return embed_texts(self._needed_encoder(), self.parts.texts, self.parts.text_samples, self.long_text)
+
+    def prompted(self, prompts: Sequence[Prompt]) -> Prompts:
+        """What the model makes of ``prompts``: the engine embeds them once a run, on plain lists they are embedded
+        here."""
+        return self.prompts or embed_prompts(self._needed_encoder(), prompts)
 
     @view
     def pairs(self) -> npt.NDArray[np.int64]:

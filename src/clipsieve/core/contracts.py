@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve.core.batch import Batch
+from clipsieve.core.embed import Prompt
 from clipsieve.core.layout import Layout, LayoutKind
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -143,6 +144,20 @@ class Scorer(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptedScorer(Scorer, Protocol):
+    """A scorer that holds images against prompts of its own, which the engine embeds once a run: see
+    ``Batch.prompted``."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]: ...
+
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """For each text column all that it can say; a rule that asks for anything else is refused."""
+        ...
+
+
 class Encoder(Protocol):
     """A CLIP-like model: images and texts to unit vectors in one space."""
 
@@ -154,6 +169,10 @@ class Encoder(Protocol):
     def logit_scale(self) -> float: ...
     @property
     def logit_bias(self) -> float: ...
+    @property
+    def sigmoid(self) -> bool:
+        """Whether an image and a text are judged by themselves (SigLIP), or a text among others by softmax (CLIP)."""
+        ...
 
     def prepare(self, rgb: Pixels) -> Pixels:
         """``(h, w, 3)`` uint8 to the model's input size ``(H, W, 3)`` uint8, by the model's own preprocessing."""

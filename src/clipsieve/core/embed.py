@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.errors import ModelError
+from clipsieve.errors import ModelError, RecipeError
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder, Pixels, Vectors
@@ -27,6 +27,29 @@ class TextVectors:
 
     vectors: Vectors
     samples: npt.NDArray[np.int64]
+
+
+Prompt: TypeAlias = tuple[str, ...]
+"""The wordings of something that images are held against; its vector is the mean direction of theirs."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompts:
+    """What a model makes of prompts, as plain values that travel to any worker.
+
+    ``vectors`` holds a unit vector ``(dim,)`` float32 a prompt. The model's probability that an image goes with a
+    prompt comes from ``logit_scale`` times their cosine plus ``logit_bias``: by the sigmoid where ``sigmoid`` says so
+    (SigLIP), else by the softmax over all prompts.
+    """
+
+    vectors: Mapping[Prompt, npt.NDArray[np.float32]]
+    logit_scale: float
+    logit_bias: float
+    sigmoid: bool
+
+    def of(self, prompts: Sequence[Prompt]) -> Vectors:
+        """The vectors of some of the prompts, ``(n, dim)``."""
+        return np.stack([self.vectors[prompt] for prompt in prompts])
 
 
 def embed_images(encoder: Encoder, prepared: Sequence[Pixels | None], batch_size: int = BATCH_SIZE) -> Vectors:
@@ -81,3 +104,27 @@ def _embed_distinct(encoder: Encoder, texts: Sequence[str], batch_size: int) -> 
         chosen = distinct[start : start + batch_size]
         vectors.update(zip(chosen, encoder.texts(chosen), strict=True))
     return vectors
+
+
+def check_prompts(encoder: Encoder, prompts: Sequence[Prompt]) -> None:
+    """Raises ``RecipeError`` for a wording that does not fit the model's context: its end would not count."""
+    for prompt in prompts:
+        for wording in prompt:
+            if len(encoder.windows(wording)) > 1:
+                raise RecipeError(f"prompt over the model's context: {wording[:60]!r}...; shorten it")
+
+
+def embed_prompts(encoder: Encoder, prompts: Sequence[Prompt], batch_size: int = BATCH_SIZE) -> Prompts:
+    """The prompts as ``encoder`` sees them.
+
+    Of several wordings the unit vectors are averaged and the mean made a unit vector again: the ensembling of Radford
+    et al. 2021 (arXiv:2103.00020), section 3.1.4.
+    """
+    vectors = _embed_distinct(encoder, [wording for prompt in prompts for wording in prompt], batch_size)
+    means = {prompt: np.mean([vectors[wording] for wording in prompt], axis=0) for prompt in prompts}
+    return Prompts(
+        vectors={prompt: mean / np.linalg.norm(mean) for prompt, mean in means.items()},
+        logit_scale=encoder.logit_scale,
+        logit_bias=encoder.logit_bias,
+        sigmoid=encoder.sigmoid,
+    )

@@ -142,6 +142,15 @@ def _verdict_words(kept: Mask, failed: Mask) -> list[str]:
     return list(np.where(kept, "kept", np.where(failed, "failed", "dropped")))
 
 
+def image_names(rows: pa.Table) -> pa.Array:
+    """What a person calls the images of some ledger rows: the path, else ``ID#0`` for the first of a sample, else the
+    key, ``SHARD/SAMPLE/0``."""
+    number = rows["image"].cast(pa.string())
+    with_id = pc.binary_join_element_wise(rows["sample_id"], number, "#")
+    key = pc.binary_join_element_wise(*(rows[name].cast(pa.string()) for name in ("shard", "sample")), number, "/")
+    return pc.coalesce(rows["reference"], with_id, key).combine_chunks()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tally:
     """Counts of one kind of thing by verdict; they add up to ``total``."""

@@ -26,6 +26,7 @@ from clipsieve.demo.truth import DataSet, TruthRow, Verdict
 
 CLIP_SCORE_THRESHOLD = 0.5  # Of the demo model: between wrong captions and right ones, see its card.
 KEEP_PAIRS = ("blur >= 100", "qr_code <= 0.05", f"clip_score >= {CLIP_SCORE_THRESHOLD}")
+DEDUP = 0.996  # Of the demo model, whose vectors lie close together: between other scenes and copies of one.
 KEEP_DOCUMENTS = (*KEEP_PAIRS[:2], "0.001 <= image_text_ratio <= 0.1", KEEP_PAIRS[2])
 
 DOCUMENT_SCHEMA = pa.schema(
@@ -59,7 +60,7 @@ IMAGE_FAULTS = (
     Fault(name="qr_code", share=0.05, verdict="dropped", rule="qr_code"),
     Fault(name="wrong_caption", share=0.05, verdict="dropped", rule="clip_score"),
     Fault(name="undecodable", share=0.05, verdict="failed"),
-    Fault(name="near_duplicate", share=0.05, verdict="kept"),  # Until deduplication is asked for.
+    Fault(name="near_duplicate", share=0.05, verdict="dropped", rule="near duplicate"),
     Fault(name="small_qr_code", share=0.02, verdict="kept"),  # Below the usual threshold.
 )
 DOCUMENT_FAULTS = (
@@ -132,11 +133,12 @@ def _plan_documents(seed: int, count: int) -> list[_Document]:
         IMAGE_FAULTS, sum(images for images, kind in zip(image_counts, kinds, strict=True) if kind is None), rng
     )
     clean: list[_Image] = []
+    drawn: set[str] = set()
     planned = []
     for number, (kind, image_count) in enumerate(zip(kinds, image_counts, strict=True)):
         sample_id = f"document-{number:05d}"
         faults = [image_faults.pop() if kind is None else kind for _ in range(image_count)]
-        images = _plan_images(sample_id, faults, clean, rng)
+        images = _plan_images(sample_id, faults, clean, drawn, rng)
         clean += [image for image in images if image.fault is None]
         planned.append(
             _Document(
@@ -161,13 +163,16 @@ def _image_count(kind: Fault | None, rng: random.Random) -> int:
 
 
 def _plan_images(
-    sample_id: str, faults: Sequence[Fault | None], clean: Sequence[_Image], rng: random.Random
+    sample_id: str, faults: Sequence[Fault | None], clean: Sequence[_Image], drawn: set[str], rng: random.Random
 ) -> list[_Image]:
-    """Plans the images of a document; near duplicates copy one of the `clean` images of earlier documents."""
+    """Plans the images of a document; near duplicates copy one of the `clean` images of earlier documents.
+
+    Scenes of the captions in `drawn` are not drawn again: two of them might well be near duplicates.
+    """
     captioned: list[tuple[Scene, _Image | None]] = []
     for fault in faults:
         original = rng.choice(clean) if fault and fault.name == "near_duplicate" and clean else None
-        captioned.append((original.scene if original else draw_scene(rng), original))
+        captioned.append((original.scene if original else _new_scene(rng, drawn), original))
     described = {thing for scene, _ in captioned for thing in scene.things}
     images = []
     for number, (fault, (scene, original)) in enumerate(zip(faults, captioned, strict=True)):
@@ -205,7 +210,8 @@ def _parts(kind: Fault | None, images: Sequence[_Image], rng: random.Random) -> 
 def _plan_pairs(seed: int, count: int) -> list[_Image]:
     rng = random.Random(f"pairs {seed}")
     faults = _deal(IMAGE_FAULTS, count, rng)
-    scenes = [draw_scene(rng) for _ in range(count)]
+    drawn: set[str] = set()
+    scenes = [_new_scene(rng, drawn) for _ in range(count)]
     clean: list[_Image] = []
     planned = []
     for number, (fault, scene) in enumerate(zip(faults, scenes, strict=True)):
@@ -225,6 +231,14 @@ def _plan_pairs(seed: int, count: int) -> list[_Image]:
         if image.fault is None:
             clean.append(image)
     return planned
+
+
+def _new_scene(rng: random.Random, drawn: set[str]) -> Scene:
+    """Draws a scene that no caption in `drawn` describes, and adds its own."""
+    while (scene := draw_scene(rng)).caption in drawn:
+        pass
+    drawn.add(scene.caption)
+    return scene
 
 
 def _wrong_caption(scene: Scene, rng: random.Random) -> str:

@@ -51,7 +51,7 @@ def near_copy(image: Image.Image, rng: random.Random) -> tuple[bytes, str]:
             smaller = image.resize((image.width * 94 // 100, image.height * 94 // 100), Image.Resampling.BICUBIC)
             return encoded(smaller), "resized"
         case _:
-            return encoded(ImageEnhance.Brightness(image).enhance(1.08)), "brightened"
+            return encoded(ImageEnhance.Brightness(image).enhance(1.04)), "brightened"
 
 
 def undecodable(data: bytes, rng: random.Random, *, how: Damage) -> bytes:

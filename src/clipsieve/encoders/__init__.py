@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder
 
-__all__ = ["Precision", "devices", "load"]
+__all__ = ["Precision", "devices", "load", "precision_of"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -33,6 +33,12 @@ def load(name: str, *, revision: str | None = None, device: str = "auto", precis
     from clipsieve.encoders import transformers
 
     return transformers.load_folder(folder, name=name, device=device, precision=precision)
+
+
+def precision_of(fingerprint: str) -> Precision:
+    """The precision of the model with that fingerprint, which begins with it; ``auto`` for one of another kind."""
+    known: dict[str, Precision] = {"fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
+    return known.get(fingerprint.partition("-")[0], "auto")
 
 
 def devices() -> list[str]:

@@ -66,6 +66,7 @@ class TransformersEncoder:
         # Read before the weights are rounded: exp() of a half-precision 4.605 is 0.2 % off.
         self.logit_scale: Final = float(model.logit_scale.detach().float().exp())
         self.logit_bias: Final = float(model.logit_bias.detach()) if hasattr(model, "logit_bias") else 0.0
+        self.sigmoid: Final = "siglip" in model.config.model_type
 
         self._model = model.to(device=device, dtype=dtype).eval()
         self._preprocessing = preprocessing

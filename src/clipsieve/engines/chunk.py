@@ -20,7 +20,7 @@ import pyarrow as pa
 from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
-from clipsieve.core.embed import TextVectors
+from clipsieve.core.embed import Prompts, TextVectors
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
@@ -222,8 +222,12 @@ class Chunk:
         chosen = np.flatnonzero(np.isin(self.batch.parts.text_samples, samples))
         return [self.batch.parts.texts[i] for i in chosen.tolist()], self.batch.parts.text_samples[chosen]
 
-    def score_vectors(self, images: Vectors, texts: TextVectors | None) -> None:
-        """Runs the scorers that need vectors; ``images`` has a row an image, NaN where it was not encoded."""
+    def score_vectors(self, images: Vectors, texts: TextVectors | None, prompts: Prompts | None = None) -> None:
+        """Runs the scorers that need vectors; ``images`` has a row an image, NaN where it was not encoded.
+
+        ``prompts`` are those of the plan, where it has any.
+        """
+        self.batch.prompts = prompts
         self.batch.image_vectors = images
         if texts is not None:
             self.batch.text_vectors = texts

@@ -6,7 +6,6 @@ commits their scores, then a selection runs over all scores, and the second writ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from clipsieve.core.batch import Batch
-from clipsieve.core.contracts import Rows, Shard, Writer
-from clipsieve.core.decide import BoundRule, Verdicts
-from clipsieve.core.layout import Layout, Mask, add_scores
+from clipsieve.core.contracts import Shard, Writer
+from clipsieve.core.decide import Verdicts
+from clipsieve.core.layout import Layout, add_scores
 from clipsieve.core.ledger import Counts, count
-from clipsieve.core.rules import rank_mask
 from clipsieve.core.similarity import best_texts
-from clipsieve.engines.chunk import ByteStore, Chunk, StoredBytes, geometry
+from clipsieve.engines.chunk import ByteStore, Chunk, StoredBytes
+from clipsieve.engines.staging import stage
 from clipsieve.errors import OutputError
 from clipsieve.runfolder import Kind, RunFolder, atomic, clean_partials, write_table
 
@@ -41,29 +39,6 @@ class ScoredShard:
     chunks: Sequence[Chunk]
     store: ByteStore
     layout: Layout
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Selection:
-    """What a rule over the whole data set chose among a shard's survivors, ``chosen`` and ``values`` ``(units,)``."""
-
-    bound: BoundRule
-    chosen: Mask
-    values: npt.NDArray[np.float64]
-    edge: float
-
-    def reasons(self, units: npt.NDArray[np.int64]) -> list[str]:
-        """Why each of ``units`` is out."""
-        rank = self.bound.rule.rank
-        assert rank is not None
-        name, side = self.bound.rule.name, f"{rank.side} {rank.percent:g}%"
-        after = ", where earlier ones go first"
-        return [
-            f"{name} missing: {self.bound.why_missing}"
-            if np.isnan(value)
-            else f"{name} {value:.5g} not in {side} (cut at {self.edge:.5g}{after * (value == self.edge)})"
-            for value in self.values[units].tolist()
-        ]
 
 
 class Output:
@@ -100,116 +75,21 @@ class Committer:
         number = scored.shard.number
         finished = [chunk.finish() for chunk in scored.chunks]
         table = pa.concat_tables([rows for _, rows in finished])
-        if self.output is not None or self.plan.ranks:
+        if self.plan.two_passes or self.output is not None:
             kept = _kept_batch(scored, [verdicts for verdicts, _ in finished])
-            if self.plan.ranks:
-                self._stage(number, kept)
-            elif self.output is not None:
-                self.output.write(number, self._with_scores(kept, table))
-        if self.plan.recipe.vectors:
+            if self.plan.two_passes:
+                stage(self.folder.staged(number), kept, needs_bytes=self.needs_bytes)
+            else:
+                self.write_output(number, kept, table)
+        if self.plan.keeps_vectors:
             self._write_vectors(scored, table)
         scored.store.close()
-        return self._write_part("scores" if self.plan.ranks else "ledger", number, table)
+        return self.write_part("scores" if self.plan.two_passes else "ledger", number, table)
 
-    def select(self, shards: Sequence[Shard]) -> Mapping[int, Sequence[Selection]]:
-        """Judges the rules over the whole data set by the committed scores; the selections of each shard."""
-        found: dict[int, list[Selection]] = {shard.number: [] for shard in shards}
-        for bound in self.plan.ranks:
-            values = [self._survivors(shard.number, bound) for shard in shards]
-            everything = np.concatenate(values)
-            rank = bound.rule.rank
-            assert rank is not None
-            chosen = rank_mask(everything, rank)
-            edge = (np.min if rank.side == "top" else np.max)(everything[chosen]) if chosen.any() else np.nan
-            ends = np.cumsum([len(part) for part in values])
-            for shard, mask, part in zip(shards, np.split(chosen, ends[:-1]), values, strict=True):
-                found[shard.number].append(Selection(bound=bound, chosen=mask, values=part, edge=float(edge)))
-        return found
-
-    def _survivors(self, shard: int, bound: BoundRule) -> npt.NDArray[np.float64]:
-        """Values of the units that pass all local rules, in input order; NaN for a failed image that is kept."""
-        columns = ["image", "sample", "verdict", "error", "sample_verdict", bound.rule.name]
-        table = self.folder.part_table("scores", shard, columns)
-        if bound.unit == "sample":
-            _, first = np.unique(table["sample"].to_numpy(), return_index=True)
-            table = table.take(pa.array(first))
-            table = table.filter(pc.equal(table["sample_verdict"], "kept"))
-        else:
-            table = table.filter(pc.and_(pc.is_valid(table["image"]), pc.equal(table["verdict"], "kept")))
-        values = np.asarray(table[bound.rule.name].to_numpy(), dtype=np.float64)
-        if bound.rule.missing is None:
-            return values
-        return np.where(np.isnan(values) & pc.is_null(table["error"]).to_numpy(), bound.rule.missing, values)
-
-    def commit_selected(self, shard: int, selections: Sequence[Selection], layout: Layout) -> Counts:
-        """Commits a staged shard to the ledger with what the selections leave."""
-        scores = self.folder.part_table("scores", shard)
-        if scores.num_rows == 0:
-            return self._write_part("ledger", shard, scores)
-        batch, sizes = self._staged(shard, layout)
-        verdicts = Verdicts(geometry(batch, pairs=False))
-        images = pc.and_(pc.is_valid(scores["image"]), pc.equal(scores["verdict"], "kept"))
-        image_rows = np.flatnonzero(images.to_numpy())
-        errors = scores["error"].to_pylist()
-        batch.errors = {image: errors[row] for image, row in enumerate(image_rows.tolist()) if errors[row] is not None}
-        verdicts.exempt[list(batch.errors)] = True
-        for selection in selections:
-            bound = selection.bound
-            if bound.unit == "sample":
-                out = np.flatnonzero(verdicts.samples & ~selection.chosen)
-                verdicts.drop_samples(out, bound.rule.text, selection.reasons(out))
-            else:
-                out = np.flatnonzero(verdicts.images & ~verdicts.exempt & ~selection.chosen)
-                whole = bound.drop == "sample"
-                verdicts.drop_images(out, bound.rule.text, selection.reasons(out), whole_sample=whole)
-        table = _updated(scores, image_rows, verdicts)
+    def write_output(self, shard: int, kept: Batch, ledger: pa.Table) -> None:
+        """Writes what stays of a shard, when the recipe says where to; ``ledger`` holds the shard's rows."""
         if self.output is not None:
-            kept = self._with_scores(batch.kept(verdicts.images, verdicts.samples), table)
-            self._write_selected(shard, kept, verdicts.images, sizes)
-        return self._write_part("ledger", shard, table)
-
-    def _stage(self, shard: int, kept: Batch) -> None:
-        folder = self.folder.staged(shard)
-        # A row that could not be parsed is one failed image, which its cells alone do not tell.
-        images_of_row = np.bincount(kept.parts.image_rows, minlength=kept.table.num_rows)
-        unparsed = {
-            row: error
-            for image, error in kept.errors.items()
-            if kept.parts.images[image].error == error and images_of_row[row := int(kept.parts.image_rows[image])] == 1
-        }
-        write_table(folder / "rows.parquet", kept.table)
-        sizes = []
-        if self.needs_bytes:
-            with atomic(folder / "bytes") as file:  # one image after the other: never all of them in memory
-                for image, source in enumerate(kept.parts.images):
-                    fetched = kept.bytes[image] if source.data is None else None
-                    sizes.append(file.write(fetched or b""))
-        with atomic(folder / "staged.json") as file:
-            about = {"starts": kept.parts.sample_rows.tolist(), "unparsed": unparsed, "sizes": sizes}
-            file.write(json.dumps(about).encode())
-
-    def is_staged(self, shard: int) -> bool:
-        """Whether the survivors of a shard are there for the second pass."""
-        return (self.folder.staged(shard) / "staged.json").exists()
-
-    def _staged(self, shard: int, layout: Layout) -> tuple[Batch, Sequence[int]]:
-        """The survivors of a shard, and how many bytes of each of their images are in the file beside them."""
-        folder = self.folder.staged(shard)
-        about = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
-        unparsed = {int(row): error for row, error in about["unparsed"].items()}
-        rows = Rows(table=pq.read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
-        return Batch.from_rows(rows, layout), about["sizes"]
-
-    def _write_selected(self, shard: int, kept: Batch, images: Mask, sizes: Sequence[int]) -> None:
-        """Writes what the selections leave of a staged shard; ``images`` says which of its images those are."""
-        assert self.output is not None
-        if not self.needs_bytes:
-            self.output.write(shard, kept)
-            return
-        with open(self.folder.staged(shard) / "bytes", "rb") as file:
-            keys = [(0, image) for image in np.flatnonzero(images).tolist()]
-            kept.bytes = StoredBytes(store=ByteStore.opened(file, sizes), keys=keys, sources=kept.parts.images)
-            self.output.write(shard, kept)
+            self.output.write(shard, self._with_scores(kept, ledger))
 
     def _with_scores(self, kept: Batch, ledger: pa.Table) -> Batch:
         """The batch with the scores as columns, when the recipe wants them in the output."""
@@ -221,12 +101,12 @@ class Committer:
         samples = samples.filter(pc.equal(samples["sample_verdict"], "kept"))
         of_images: dict[str, pa.Array] = {}
         of_samples: dict[str, pa.Array] = {}
-        for scorer in self.plan.scorers:
-            for name in scorer.columns:
-                if scorer.unit == "sample":
-                    of_samples[name] = samples[name].combine_chunks()
-                else:
-                    of_images[name] = images[name].combine_chunks()
+        for score in ledger.schema:
+            unit = (score.metadata or {}).get(b"unit")
+            if unit == b"sample":
+                of_samples[score.name] = samples[score.name].combine_chunks()
+            elif unit is not None:
+                of_images[score.name] = images[score.name].combine_chunks()
         taken = sorted({*of_images, *of_samples} & set(kept.table.column_names))
         if taken:
             raise OutputError(
@@ -258,8 +138,12 @@ class Committer:
         with atomic(path) as file:
             np.save(file, placed, allow_pickle=False)
 
-    def _write_part(self, kind: Kind, shard: int, table: pa.Table) -> Counts:
-        write_table(self.folder.part(kind, shard), table.replace_schema_metadata(self.metadata))
+    def write_part(self, kind: Kind, shard: int, table: pa.Table) -> Counts:
+        """Writes a part of the ledger or of the scores: the commit."""
+        write_table(
+            self.folder.part(kind, shard),
+            table.replace_schema_metadata({**(table.schema.metadata or {}), **self.metadata}),
+        )
         return count(table)
 
 
@@ -270,28 +154,3 @@ def _kept_batch(scored: ScoredShard, verdicts: Sequence[Verdicts]) -> Batch:
     keys = [(chunk.number, image) for chunk, decided in pieces for image in np.flatnonzero(decided.images).tolist()]
     kept.bytes = StoredBytes(store=scored.store, keys=keys, sources=kept.parts.images)
     return kept
-
-
-def _updated(ledger: pa.Table, image_rows: npt.NDArray[np.int64], verdicts: Verdicts) -> pa.Table:
-    """The ledger with the verdicts of the survivors of the first pass brought up to date."""
-    columns = {name: ledger[name].to_pylist() for name in ("verdict", "rule", "reason", "sample_verdict")}
-    kept_samples = np.flatnonzero(pc.equal(ledger["sample_verdict"], "kept").to_numpy())
-    samples = ledger["sample"].to_numpy()
-    _, places = np.unique(samples[kept_samples], return_inverse=True)
-    bare = pc.is_null(ledger["image"]).to_numpy()
-    for row, sample in zip(kept_samples.tolist(), places.tolist(), strict=True):
-        if not verdicts.samples[sample]:
-            columns["sample_verdict"][row] = "failed" if verdicts.sample_failed[sample] else "dropped"
-            if bare[row]:
-                columns["verdict"][row] = "dropped"
-                columns["rule"][row] = verdicts.sample_rules[sample]
-                columns["reason"][row] = verdicts.sample_reasons[sample]
-    for image, row in enumerate(image_rows.tolist()):
-        if not verdicts.images[image]:
-            columns["verdict"][row] = "dropped"
-            columns["rule"][row] = verdicts.image_rules[image]
-            columns["reason"][row] = verdicts.image_reasons[image]
-    for name, values in columns.items():
-        place = ledger.schema.get_field_index(name)
-        ledger = ledger.set_column(place, ledger.schema.field(place), pa.array(values, pa.string()))
-    return ledger

@@ -14,13 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from clipsieve.core.batch import Batch
-from clipsieve.core.embed import TextVectors, embed_texts
+from clipsieve.core.embed import Prompts, TextVectors, embed_prompts, embed_texts
 from clipsieve.core.ledger import Counts
 from clipsieve.engines.chunk import ByteStore, Chunk, ImageWork, chunks
 from clipsieve.engines.commit import Committer, ScoredShard
@@ -156,13 +157,20 @@ class LocalEngine:
     def _score(self, work: _ShardInWork) -> ScoredShard:
         if self.plan.needs_encoder:
             for chunk, vectors, texts in zip(work.chunks, work.vectors, self._texts(work.chunks), strict=True):
-                chunk.score_vectors(vectors, texts)
+                chunk.score_vectors(vectors, texts, self.prompts)
         return ScoredShard(
             shard=work.shard,
             chunks=work.chunks,
             store=work.store,
             layout=self.reader.layout,
         )
+
+    @cached_property
+    def prompts(self) -> Prompts | None:
+        """The plan's prompts, embedded when the first shard needs them: a run that is done already needs none."""
+        if not self.plan.prompts or self.encoder is None:
+            return None
+        return embed_prompts(self.encoder, self.plan.prompts, self.batch_size)
 
     def _texts(self, pieces: Sequence[Chunk]) -> Iterator[TextVectors | None]:
         """Text vectors of each chunk; equal texts of the shard are encoded once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.ledger import BASE_SCHEMA, Counts
-from clipsieve.core.rules import parse
 from clipsieve.scorers import COLUMNS
+
+if TYPE_CHECKING:
+    from clipsieve.plan import Plan
 
 PERCENTILES = (1, 5, 50, 95, 99)
 CLOSE = 1e-5
@@ -55,18 +58,24 @@ def harsh_rules(counts: Counts) -> Iterator[str]:
             yield rule
 
 
-def close_calls(ledger: pa.Table, rules: Sequence[str]) -> int:
+def close_calls(ledger: pa.Table, plan: Plan) -> int:
     """How many model scores lie so close to a threshold that another batch size or machine may decide otherwise."""
     close = 0
-    for rule in (parsed for text in rules for parsed in parse(text)):
-        if rule.name in ledger.column_names and COLUMNS[rule.name].reads == "vectors":
-            column = ledger[rule.name]
-            values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
-            numbers = pc.drop_null(values).to_numpy()
-            bounds = [test.bound for test in rule.tests if not isinstance(test.bound, str)]
-            # Half a unit more, since 0.25001 - 0.25 is not quite 0.00001.
-            close += sum(int((np.abs(numbers - bound) <= 1.5 * CLOSE).sum()) for bound in bounds)
+    for name, bound in _model_bounds(plan):
+        column = ledger[name]
+        values = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+        # Half a unit more, since 0.25001 - 0.25 is not quite 0.00001.
+        close += int((np.abs(pc.drop_null(values).to_numpy() - bound) <= 1.5 * CLOSE).sum())
     return close
+
+
+def _model_bounds(plan: Plan) -> Iterator[tuple[str, float]]:
+    """The numbers against which scores of the model are held."""
+    for bound in plan.rules:
+        if COLUMNS[bound.rule.name].reads == "vectors":
+            yield from ((bound.rule.name, test.bound) for test in bound.rule.tests if isinstance(test.bound, float))
+    if plan.dedup and plan.dedup.by.semantic:
+        yield "max_similarity", plan.dedup.by.at
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

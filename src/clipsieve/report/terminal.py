@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,9 @@ from rich.text import Text
 
 from clipsieve.core.ledger import BASE_SCHEMA, Counts
 from clipsieve.report.numbers import CLOSE, PERCENTILES, Distribution, close_calls, distributions, funnel, harsh_rules
+
+if TYPE_CHECKING:
+    from clipsieve.plan import Plan
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR = 24
@@ -94,13 +98,24 @@ def error_table(counts: Counts) -> RenderableType:
     return table
 
 
-def show(console: Console, counts: Counts, rules: Sequence[str], ledger: pa.Table) -> None:
+def duplicates_line(about: Mapping[str, Any]) -> str:
+    """How near duplicates were searched and what was found, in one line."""
+    compared = f"{about['compared']:,} images compared"
+    if about["against"]:
+        compared += f", also with the {about['against']['images']:,} of {about['against']['name']}"
+    recall = f" (measured recall {about['recall']:.4f})" if "approximate" in about["method"] else ""
+    return f"dedup   {about['method']}{recall}: {compared}; {about['removed']:,} go, {about['groups']:,} groups"
+
+
+def show(console: Console, counts: Counts, plan: Plan, ledger: pa.Table, duplicates: Mapping[str, Any] | None) -> None:
     """Prints a whole run."""
-    console.print(funnel_table(counts, rules))
+    console.print(funnel_table(counts, plan.steps))
+    if duplicates:
+        console.print(Text(duplicates_line(duplicates)))
     if ledger.num_columns > len(BASE_SCHEMA):
         console.print()
         console.print(score_table(ledger))
-    if close := close_calls(ledger, rules):
+    if close := close_calls(ledger, plan):
         console.print(
             f"{close:,} model scores lie within {CLOSE:g} of a threshold: another batch size or machine may decide "
             "those otherwise"

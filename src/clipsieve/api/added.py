@@ -1,0 +1,56 @@
+"""Columns added to a finished run: parts in ``RUN/added/NAME/`` that go row for row with those of its ledger.
+
+The ledger itself is never written again, so what a run decided stays what it was. Who reads a run sees an added
+column in place of one of that name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.errors import RunFolderError
+from clipsieve.runfolder import TEMPORARY, RunFolder, undamaged, write_table
+
+
+def add_columns(folder: RunFolder, name: str, parts: Iterable[tuple[int, pa.Table]]) -> None:
+    """Puts the columns ``name`` beside the ledger, in place of those of that name: a part for each of its shards.
+
+    ``folder`` is held by this process. Whatever happens, its columns are all the old ones, all the new ones, or
+    (when the process dies between two renames) none.
+    """
+    place, fresh, old = (folder.path / "added" / f"{prefix}{name}" for prefix in ("", TEMPORARY, f"{TEMPORARY}old-"))
+    try:
+        for shard, table in parts:
+            write_table(fresh / f"{shard:05d}.parquet", table)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(fresh, place)
+    finally:
+        for leftover in (fresh, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def whole_ledger(folder: RunFolder) -> pa.Table:
+    """The ledger in input order, with the columns that were added to it."""
+    shards = sorted(folder.done("ledger"))
+    if not shards:
+        raise RunFolderError(f"{folder.path} holds no ledger: nothing has been committed")
+    return pa.concat_tables([ledger_part(folder, shard) for shard in shards])
+
+
+def ledger_part(folder: RunFolder, shard: int) -> pa.Table:
+    """The ledger of one shard, with the columns that were added to it."""
+    table = folder.part_table("ledger", shard)
+    for place in sorted((folder.path / "added").glob("[!.]*")):
+        path = place / f"{shard:05d}.parquet"
+        with undamaged(path, f"remove {place} and add its columns again"):
+            added = pq.read_table(path)
+            for field, column in zip(added.schema, added.columns, strict=True):
+                at = table.schema.get_field_index(field.name)
+                table = table.append_column(field, column) if at < 0 else table.set_column(at, field, column)
+    return table

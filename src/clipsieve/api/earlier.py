@@ -1,0 +1,115 @@
+"""The images of an earlier data set, a run or an index, against which near duplicates are searched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsieve.api.runs import Run
+from clipsieve.core.contracts import Vectors
+from clipsieve.core.ledger import image_names
+from clipsieve.engines.duplicates import Earlier, gathered
+from clipsieve.errors import IndexStoreError, RunFolderError
+from clipsieve.index import Index, vectors_of
+from clipsieve.plan import Plan
+from clipsieve.runfolder import RunFolder
+
+_COLUMNS = ["shard", "sample", "image", "sample_id", "reference", "verdict", "error"]
+
+
+def open_earlier(plan: Plan, out: Path, encoder: str | None) -> Run | Index | None:
+    """What ``dedup: {against: ...}`` names, None without it; ``encoder`` is the fingerprint of the run's own model.
+
+    Raises ``RunFolderError`` when it is neither a finished run nor an index, is ``out`` itself, has another model, or
+    lacks what is compared.
+    """
+    if plan.dedup is None or plan.dedup.by.against is None:
+        return None
+    place = plan.dedup.by.against
+    if Path(place).resolve() == out.resolve():
+        raise RunFolderError(f"{place} is the run itself; --against names an earlier one")
+    earlier = _opened(place)
+    column = plan.dedup.column
+    if column is not None:
+        if isinstance(earlier, Index) or column not in earlier.ledger.column_names:
+            raise RunFolderError(f"{place} has no {column}: give a run of a recipe with 'scores: {{{column}: {{}}}}'")
+        return earlier
+    theirs = earlier.fingerprint if isinstance(earlier, Index) else earlier.executed["encoder"]
+    if theirs != encoder:
+        raise RunFolderError(
+            f"{place} was made with another model than this run (encoder {theirs}, here {encoder}); their vectors "
+            "cannot be compared"
+        )
+    if isinstance(earlier, Run):
+        earlier.vectors(earlier.shards()[0].number)
+    return earlier
+
+
+def _opened(place: str) -> Run | Index:
+    if (Path(place) / "recipe.yaml").is_file():
+        run = Run.open(place)
+        run.shards()  # or says that it is not finished
+        return run
+    try:
+        return Index.open(place)
+    except IndexStoreError as failure:
+        raise RunFolderError(
+            f"{place} is neither a run folder (it has no recipe.yaml) nor an index ({failure})"
+        ) from None
+
+
+def images_before(plan: Plan, earlier: Run | Index | None, folder: RunFolder) -> Earlier | None:
+    """The images of ``earlier`` (of a run those kept) with what the plan compares, gathered in ``folder``."""
+    if plan.dedup is None or earlier is None:
+        return None
+    place = str(plan.dedup.by.against)
+    if isinstance(earlier, Index):
+        names, vectors = _of_index(earlier, folder.path / "staged")
+        return Earlier(names=names, compared=vectors, title=place)
+    if plan.dedup.column is not None:
+        ledger = earlier.ledger.filter(pa.array(_kept(earlier.ledger)))
+        ledger = ledger.filter(pc.is_valid(ledger[plan.dedup.column]))
+        return Earlier(names=image_names(ledger), compared=ledger[plan.dedup.column], title=place)
+    names, vectors = _of_run(earlier, folder.path / "staged")
+    return Earlier(names=names, compared=vectors, title=place)
+
+
+def _of_run(run: Run, folder: Path) -> tuple[pa.Array, Vectors]:
+    """Names and vectors of the kept images of a run, in input order."""
+    chosen: dict[int, npt.NDArray[np.int64]] = {}
+    names = []
+    for shard in run.shards():
+        ledger = RunFolder(run.path).part_table("ledger", shard.number, _COLUMNS)
+        kept = _kept(ledger) & ~np.isnan(run.vectors(shard.number)[:, 0])
+        chosen[shard.number] = np.flatnonzero(kept)
+        names.append(image_names(ledger.filter(pa.array(kept))))
+    every = pa.concat_arrays(names)
+    parts = ((run.vectors(shard), rows) for shard, rows in chosen.items())
+    return every, gathered(folder / "against.npy", parts, len(every))
+
+
+def _of_index(index: Index, folder: Path) -> tuple[pa.Array, Vectors]:
+    """Names and vectors of all images of an index, by id: a store gives its rows in any order."""
+    told: list[pa.RecordBatch] = []
+
+    def scanned() -> Iterator[tuple[Vectors, npt.NDArray[np.int64]]]:
+        for batch in index.vectors():
+            told.append(batch.select(["id", "reference"]))
+            yield vectors_of(batch), np.arange(batch.num_rows)
+
+    vectors = gathered(folder / "scanned.npy", scanned(), len(index))
+    rows = pa.Table.from_batches(told)
+    order = pc.sort_indices(rows["id"])
+    names = pc.coalesce(rows["reference"], rows["id"]).take(order).combine_chunks()
+    return names, gathered(folder / "against.npy", [(vectors, order.to_numpy())], len(names))
+
+
+def _kept(ledger: pa.Table) -> npt.NDArray[np.bool_]:
+    """The images that stayed and did not fail."""
+    kept = pc.and_(pc.is_valid(ledger["image"]), pc.equal(ledger["verdict"], "kept"))
+    return np.asarray(pc.and_(kept, pc.is_null(ledger["error"])).to_numpy())

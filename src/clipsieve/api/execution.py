@@ -1,0 +1,201 @@
+"""From a recipe to a run: the passes over the source, and counts that are held against it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from clipsieve import encoders, writers
+from clipsieve.api.earlier import images_before, open_earlier
+from clipsieve.api.progress import Progress, Silent
+from clipsieve.api.runs import Run, limited, open_source, output_folder
+from clipsieve.core.contracts import Encoder, Reader, Shard, SourceCounts
+from clipsieve.core.embed import check_prompts
+from clipsieve.core.ledger import Counts
+from clipsieve.engines.commit import Committer, Output
+from clipsieve.engines.duplicates import Earlier
+from clipsieve.engines.local import LocalEngine
+from clipsieve.engines.select import Selector
+from clipsieve.errors import CountsError, OutputError, RecipeError
+from clipsieve.plan import Plan, default_scores, make_plan
+from clipsieve.recipe import Recipe
+from clipsieve.runfolder import OWN_FOLDERS, RunFolder, atomic
+
+DEFAULT_OUT = "clipsieve-run"
+"""The run folder when none is said: the same command finds it again and resumes."""
+
+
+def run(
+    recipe: Recipe | str | Path | None = None,
+    *,
+    read: Any = None,
+    keep: Sequence[Any] | str | None = None,
+    write: Any = None,
+    model: str | None = None,
+    out: str | Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Runs a recipe, given whole or as its parts (``options`` are the other keys of ``Recipe``), and returns the run.
+
+    The same call again resumes an interrupted run and is quick on a finished one. Raises ``UsageError`` before
+    anything runs when the request is wrong, ``CountsError`` when the counts do not add up.
+    """
+    given = {key: value for key, value in (("read", read), ("keep", keep), ("write", write), ("model", model)) if value}
+    given |= options
+    if recipe is None:
+        recipe = Recipe.build(given)
+    elif given:
+        raise RecipeError(f"give a recipe or its parts, not both (got a recipe and {', '.join(given)})")
+    elif not isinstance(recipe, Recipe):
+        recipe = Recipe.load(recipe)
+    return execute(recipe, Path(out), progress or Silent())
+
+
+def score(
+    read: Any,
+    *,
+    model: str | None = None,
+    out: str | Path = DEFAULT_OUT,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Run:
+    """Scores every image of a source with every score that fits its layout, and drops nothing."""
+    given = {"read": read, **options} | ({"model": model} if model else {})
+    recipe = Recipe.build(given)
+    layout = open_source(recipe).layout
+    names = default_scores(layout.kind, has_texts=layout.kind == "interleaved" or bool(layout.texts))
+    scores = {**{name: {} for name in names}, **recipe.scores}
+    return execute(recipe.model_copy(update={"scores": scores, "score_all": True}), Path(out), progress or Silent())
+
+
+def load_encoder(recipe: Recipe) -> Encoder:
+    """The model of a recipe."""
+    return encoders.load(recipe.model, revision=recipe.revision, device=recipe.device, precision=recipe.precision)
+
+
+def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
+    """Runs ``recipe`` into the run folder ``out``."""
+    began = time.monotonic()
+    reader = open_source(recipe)
+    progress.say(reader.describe())
+    plan = make_plan(recipe, reader.layout.kind)
+    for warning in plan.warnings():
+        progress.say(f"warning: {warning}")
+    check_output(plan, out)
+    encoder = load_encoder(recipe) if plan.needs_encoder else None
+    if encoder is not None:
+        check_prompts(encoder, plan.prompts)
+    here = versions()
+    fingerprint = encoder.fingerprint if encoder else None
+    executed = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
+    earlier = open_earlier(plan, out, fingerprint)
+    with RunFolder.open(out, recipe.identity(), executed) as folder:
+        for name, version in folder.began_with.items():
+            if (now := here.get(name)) != version:
+                progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
+        source = limited(reader, recipe)
+        shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
+        committer = committer_of(plan, folder, fingerprint)
+        engine = LocalEngine(
+            plan=plan,
+            reader=source,
+            encoder=encoder,
+            committer=committer,
+            workers=recipe.workers,
+            batch_size=recipe.batch_size,
+            progress=lambda images, counts: progress.advance(images, counts is not None),
+        )
+        scoring = time.monotonic()
+        run_passes(plan, folder, shards, engine, committer, progress, images_before(plan, earlier, folder))
+        return finish(folder, source, began, time.monotonic() - scoring)
+
+
+def committer_of(plan: Plan, folder: RunFolder, encoder: str | None) -> Committer:
+    """Who commits the shards of ``plan``; it takes the output folder, so only for who holds the run folder."""
+    about = {"clipsieve": json.dumps({"version": metadata.version("clipsieve"), "encoder": encoder}, sort_keys=True)}
+    write = plan.recipe.write
+    to = output_folder(plan.recipe, folder.path)
+    output = None
+    if write is not None and to is not None:
+        output = Output(to, writers.writer(write.format, plan.layout), write.samples_per_shard)
+    return Committer(plan, folder, output, about)
+
+
+def finish(folder: RunFolder, source: Reader, began: float, scoring: float) -> Run:
+    """Writes the summary of a run whose shards are all committed, and holds its counts against the source's."""
+    counted = source.count()
+    with atomic(folder.path / "summary.json") as file:
+        summary = {
+            "source": {"samples": counted.samples, "images": counted.images},
+            "seconds": round(time.monotonic() - began, 3),
+            "scoring_seconds": round(scoring, 3),
+        }
+        file.write(json.dumps(summary, indent=1).encode())
+    finished = Run(folder.path)
+    reconcile(finished.counts, counted)
+    return finished
+
+
+def run_passes(
+    plan: Plan,
+    folder: RunFolder,
+    shards: Sequence[Shard],
+    engine: LocalEngine,
+    committer: Committer,
+    progress: Progress,
+    earlier: Earlier | None = None,
+) -> None:
+    """Takes every shard that is not done through the one or two passes of ``plan``."""
+    done = folder.done("ledger")
+    unselected = plan.two_passes and len(done) < len(shards)
+    first = folder.done("scores") if unselected else done
+    if done:
+        progress.say(f"resuming: {len(done)} of {len(shards)} shards are done")
+    progress.start(len(shards), len(first))
+    engine.run(shard for shard in shards if shard.number not in first)
+    if unselected:
+        Selector(committer, engine.reader, earlier).run(shards, done, progress.compare)
+    folder.drop_staged()
+
+
+def reconcile(counts: Counts, source: SourceCounts) -> None:
+    """Holds a run's counts against an independent count of its source. Raises ``CountsError``."""
+    if (counts.images.total, counts.samples.total) != (source.images, source.samples):
+        raise CountsError(
+            f"counts do not add up: the source holds {source.images:,} images in {source.samples:,} samples, "
+            f"the ledger {counts.images.total:,} in {counts.samples.total:,}; please report this"
+        )
+
+
+def check_output(plan: Plan, out: Path) -> None:
+    """Raises ``RecipeError`` or ``OutputError`` when the survivors could not be written."""
+    write = plan.recipe.write
+    folder = output_folder(plan.recipe, out)
+    if write is None or folder is None:
+        return
+    writers.writer(write.format, plan.layout)
+    if folder.absolute() in (out.absolute() / name for name in OWN_FOLDERS):
+        raise OutputError(f"{folder} is the run folder's own; choose another folder for the output")
+    fresh = not (out / "shards.json").exists()
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder} is a file; the output is a folder")
+    if fresh and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise OutputError(f"the output folder {folder} is not empty; empty it or choose another")
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise OutputError(f"cannot write to {folder}: {existing} is a file; choose another folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write to {folder}: permission denied for {existing}; choose another folder")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides results."""
+    names = ("clipsieve", "numpy", "opencv-python-headless", "pillow", "pyarrow", "torch", "transformers", "zxing-cpp")
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}

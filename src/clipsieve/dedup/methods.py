@@ -1,0 +1,92 @@
+"""The two ways to go through all pairs: all of them, or those that share a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from clipsieve.dedup.clusters import clusters
+from clipsieve.dedup.neighbours import Neighbours
+from clipsieve.dedup.result import Numbers, Progress
+from clipsieve.dedup.search import BLOCK, STRIP, Search, blocks
+from clipsieve.dedup.sketch import sketch
+from clipsieve.dedup.threads import in_threads
+from clipsieve.dedup.vectors import DECIMALS, Floats, UnitVectors
+
+SMALL = 2 * BLOCK
+"""Up to so many classes all are compared with all at once: there is nothing to gain."""
+
+NEAREST = 16
+"""Clusters that a vector is in when the search is approximate; ``benchmarks/duplicates.py`` has the recall."""
+
+SAMPLE = 2048
+"""Images that are compared with all others to measure the recall."""
+
+
+def exact(vectors: UnitVectors, found: Neighbours, progress: Progress | None) -> float:
+    """Offers ``found`` every pair that can be a nearest one or a link; gives the recall, 1."""
+    search = Search(vectors, found)
+    everything = np.arange(len(found.classes))
+    if len(everything) <= SMALL:
+        _compare(search, [everything])
+        return 1.0
+    bounds = sketch(vectors, found.classes.first)
+    _compare(search, [cluster.members for cluster in clusters(bounds)])
+    # Those that ask for little come first, so that the least of a block is near what each of its classes asks for.
+    everything = np.argsort(search.low)
+    pairs = [(everything[i], everything[j]) for i, j in blocks(len(everything), found.classes.wanted, STRIP)]
+    _screen(search, bounds, pairs, progress)
+    return 1.0
+
+
+def approximate(vectors: UnitVectors, found: Neighbours, progress: Progress | None) -> float | None:
+    """Offers ``found`` such pairs that meet in a cluster; gives the recall, None where a sample has no link."""
+    search = Search(vectors, found)
+    bounds = sketch(vectors, found.classes.first)
+    groups = clusters(bounds, NEAREST)
+    _compare(search, [cluster.members for cluster in groups])
+    pairs = []
+    for cluster in groups:
+        ours = cluster.members[: search.ours(cluster.members)]
+        for i in range(0, len(cluster.visitors), BLOCK):
+            some = cluster.visitors[i : i + BLOCK]
+            pairs.append((some, cluster.members if search.ours(some) else ours))
+    _screen(search, bounds, pairs, progress)
+    return recall(vectors, found)
+
+
+def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
+    """Of the links of some images, those whose ends have been connected: removal goes by the links of what is."""
+    classes, root = found.classes, found.components.root
+    random = np.random.default_rng(0)
+    sample = np.sort(random.choice(classes.wanted, min(SAMPLE, classes.wanted), replace=False))
+    unit = vectors.unit(classes.first[sample])
+    least = np.float32(1 - (found.limit + 0.5) / DECIMALS)
+    counts: list[tuple[int, int]] = []
+
+    def count(start: int) -> None:
+        others = np.arange(start, min(start + BLOCK, len(classes)))
+        cosines: Floats = unit @ vectors.unit(classes.first[others]).T
+        linked = (cosines >= least) & (classes.colour[sample][:, None] != classes.colour[others])
+        met = linked & (root[sample][:, None] == root[others])
+        counts.append((int(np.count_nonzero(linked)), int(np.count_nonzero(met))))
+
+    in_threads(count, range(0, len(classes), BLOCK))
+    links, met = np.sum([(0, 0), *counts], axis=0).tolist()
+    return met / links if links else None
+
+
+def _compare(search: Search, groups: list[Numbers]) -> None:
+    """Compares all classes of each group by their vectors: where groups are near ones, it finds most of the nearest."""
+    pairs = [(group[i], group[j]) for group in groups for i, j in blocks(len(group), search.ours(group), BLOCK)]
+    in_threads(lambda pair: search.compare(*pair), pairs)
+    search.finish()
+
+
+def _screen(
+    search: Search, bounds: Floats, pairs: Sequence[tuple[Numbers, Numbers]], progress: Progress | None
+) -> None:
+    """Compares pairs of groups by ``bounds``, their sketches, now that these rule out nearly every pair of classes."""
+    in_threads(lambda pair: search.screen(*pair, bounds), pairs, progress)
+    search.finish()

@@ -1,0 +1,83 @@
+"""Near duplicates by meaning: images whose vectors have a cosine at or above a threshold."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsieve.dedup import methods
+from clipsieve.dedup.classes import Classes
+from clipsieve.dedup.neighbours import Neighbours
+from clipsieve.dedup.preference import Preference
+from clipsieve.dedup.removal import check_links, decide
+from clipsieve.dedup.result import Duplicates, Links, Progress
+from clipsieve.dedup.threads import single_blas
+from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
+
+EXACT_PAIRS = 300_000**2 // 2
+"""Pairs up to which ``auto`` searches exactly: those of 300,000 images, about a minute on two cores."""
+
+Method: TypeAlias = Literal["auto", "exact", "approximate"]
+
+
+def semantic(
+    vectors: npt.ArrayLike,
+    threshold: float = 0.90,
+    *,
+    order: npt.ArrayLike | None = None,
+    units: npt.ArrayLike | None = None,
+    links: Links = "any",
+    method: Method = "auto",
+    against: npt.ArrayLike | None = None,
+    progress: Progress | None = None,
+) -> Duplicates:
+    """Finds images of which another has a vector with a cosine at or above ``threshold``.
+
+    ``vectors`` ``(n, dim)`` need not be of unit length and may be a memory map; a row of NaN, infinity or zeros is
+    passed over. ``order`` ``(n,)`` names the images from the one to keep to the one to lose (default: as they come).
+    ``units`` ``(n,)`` gives images that go together one number; they are neighbours in ``order``. ``against``
+    ``(m, dim)`` is an earlier data set: it comes before everything and is never removed; its images are ``n``,
+    ``n + 1``, ... in the result.
+
+    The cosine is that of the vectors with each coordinate at 26 binary digits, and is compared as it is reported, at 5
+    decimals. Raises ``ValueError`` where the arguments do not fit together.
+    """
+    ours, others = _matrix(vectors, "vectors"), None if against is None else _matrix(against, "against")
+    if others is None or not len(ours) or not len(others):
+        others = None  # nothing to compare with, or nothing to compare
+    elif others.shape[1] != ours.shape[1]:
+        raise ValueError(f"vectors have {ours.shape[1]} dimensions, those of against {others.shape[1]}")
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"threshold is a cosine between -1 and 1, not {threshold}")
+    if method not in ("auto", "exact", "approximate"):
+        raise ValueError(f"method is 'auto', 'exact' or 'approximate', not {method!r}")
+    check_links(links)
+    preference = Preference.of(len(ours), 0 if others is None else len(others), order, units)
+
+    rows = UnitVectors(ours, others)
+    classes = Classes.build(rows.labels(), preference)
+    found = Neighbours(classes, preference, gap_limit(threshold))
+    pairs = classes.wanted * (len(classes) - classes.wanted // 2)
+    quick = method == "approximate" or (method == "auto" and pairs > EXACT_PAIRS)
+    with single_blas():
+        recall = (methods.approximate if quick else methods.exact)(rows, found, progress)
+        removal = decide(found, lambda a, b: rows.gaps(classes.first[a], classes.first[b]), links)
+    nearest, gap = found.nearest()
+    return Duplicates(
+        removed=removal.removed,
+        group=removal.group,
+        duplicate_of=removal.duplicate_of,
+        nearest=nearest,
+        max_similarity=np.where(nearest < 0, np.nan, (DECIMALS - gap) / DECIMALS),
+        method="approximate search in overlapping clusters" if quick else "exact search",
+        recall=recall,
+    )
+
+
+def _matrix(vectors: npt.ArrayLike, name: str) -> npt.NDArray[np.floating]:
+    array: npt.NDArray[np.floating] = np.asarray(vectors)
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ValueError(f"{name} is an (n, dim) array of floats, not {array.dtype} of shape {array.shape}")
+    return array

@@ -1,0 +1,102 @@
+"""What the first pass leaves for the second: the survivors' rows and bytes, shard by shard, in the run folder.
+
+Where they are not there (any more), the second pass takes both from the source again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from clipsieve.core.batch import Batch
+from clipsieve.core.contracts import Rows
+from clipsieve.core.fetch import ImageSource
+from clipsieve.core.layout import Mask
+from clipsieve.engines.chunk import ByteStore, StoredBytes
+from clipsieve.errors import ImageError, SourceError
+from clipsieve.runfolder import atomic, write_table
+
+if TYPE_CHECKING:
+    from clipsieve.core.contracts import Reader, Shard
+
+
+def stage(folder: Path, kept: Batch, *, needs_bytes: bool) -> None:
+    """Puts what stays of a shard into ``folder``, the bytes only where the writer will need them."""
+    # A row that could not be parsed is one failed image, which its cells alone do not tell.
+    images_of_row = np.bincount(kept.parts.image_rows, minlength=kept.table.num_rows)
+    unparsed = {
+        row: error
+        for image, error in kept.errors.items()
+        if kept.parts.images[image].error == error and images_of_row[row := int(kept.parts.image_rows[image])] == 1
+    }
+    write_table(folder / "rows.parquet", kept.table)
+    sizes = []
+    if needs_bytes:
+        with atomic(folder / "bytes") as file:  # one image after the other: never all of them in memory
+            for image, source in enumerate(kept.parts.images):
+                fetched = kept.bytes[image] if source.data is None else None
+                sizes.append(file.write(fetched or b""))
+    with atomic(folder / "staged.json") as file:
+        about = {"starts": kept.parts.sample_rows.tolist(), "unparsed": unparsed, "sizes": sizes}
+        file.write(json.dumps(about).encode())
+
+
+@contextmanager
+def staged(
+    folder: Path, reader: Reader, shard: Shard, images: Mask, samples: Mask, errors: Mapping[int, str]
+) -> Iterator[Batch]:
+    """The survivors of a shard, from ``folder`` or from the source; their bytes can be read until the block ends.
+
+    ``images`` and ``samples`` mark them among those of the source, ``errors`` says which of them failed and why.
+    """
+    if not (folder / "staged.json").exists():
+        kept = Batch.from_rows(reader.read(shard), reader.layout).kept(images, samples)
+        kept.errors = dict(errors)
+        kept.bytes = SourceBytes(sources=kept.parts.images, failed=[image in errors for image in range(kept.images)])
+        yield kept
+        return
+    about = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
+    unparsed = {int(row): error for row, error in about["unparsed"].items()}
+    rows = Rows(table=pq.read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
+    kept = Batch.from_rows(rows, reader.layout)
+    kept.errors = dict(errors)
+    if not about["sizes"]:
+        yield kept
+        return
+    with open(folder / "bytes", "rb") as file:
+        keys = [(0, image) for image in range(kept.images)]
+        kept.bytes = StoredBytes(store=ByteStore.opened(file, about["sizes"]), keys=keys, sources=kept.parts.images)
+        yield kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceBytes(Sequence[bytes | None]):
+    """Bytes of images that were read before, read from the source again, one at a time; None for one that failed."""
+
+    sources: Sequence[ImageSource]
+    failed: Sequence[bool]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
+        if isinstance(index, slice):
+            return replace(self, sources=self.sources[index], failed=self.failed[index])
+        try:
+            return self.sources[index].read()
+        except ImageError as failure:
+            if self.failed[index]:
+                return None
+            name = self.sources[index].reference or "an image"
+            raise SourceError(f"{name} was read when it was scored and cannot be now: {failure}") from None

@@ -1,0 +1,81 @@
+"""What the first pass of a run kept of a shard, as the selections over the whole data set see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsieve.core.decide import Geometry, Verdicts
+from clipsieve.core.layout import Mask
+
+
+class Selected(Protocol):
+    """What a selection over the whole data set says of one shard."""
+
+    def apply(self, verdicts: Verdicts) -> None:
+        """Drops what was not selected, with its reasons."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Survivors:
+    """What the first pass kept of a shard: its images by their rows in the ledger part, and its samples.
+
+    ``table`` is the part, with the columns that a selection reads; ``selections`` are those made so far.
+    """
+
+    table: pa.Table
+    image_rows: npt.NDArray[np.int64]
+    sample_rows: npt.NDArray[np.int64]
+    image_samples: npt.NDArray[np.int64]
+    selections: list[Selected] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, table: pa.Table) -> Survivors:
+        """Those of a part of the scores."""
+        kept = pc.equal(table["sample_verdict"], "kept").to_numpy()
+        samples = table["sample"].to_numpy()
+        numbers, first = np.unique(samples[kept], return_index=True)
+        images = pc.and_(pc.is_valid(table["image"]), pc.equal(table["verdict"], "kept"))
+        rows = np.flatnonzero(images.to_numpy())
+        return cls(
+            table=table,
+            image_rows=rows,
+            sample_rows=np.flatnonzero(kept)[first],
+            image_samples=np.searchsorted(numbers, samples[rows]),
+        )
+
+    def masks(self) -> tuple[Mask, Mask]:
+        """Which of the shard's images, and which of its samples, they are."""
+        is_image = pc.is_valid(self.table["image"]).to_numpy()
+        images = np.zeros(len(is_image), dtype=bool)
+        images[self.image_rows] = True
+        numbers = self.table["sample"].to_numpy()
+        samples = np.zeros(int(numbers.max()) + 1, dtype=bool)
+        samples[numbers[self.sample_rows]] = True
+        return images[is_image], samples
+
+    def errors(self) -> dict[int, str]:
+        """The failed images among them, which stay when ``on_error`` says so."""
+        found = self.table["error"].take(pa.array(self.image_rows)).to_pylist()
+        return {image: error for image, error in enumerate(found) if error is not None}
+
+    def verdicts(self, has: Geometry | None = None) -> Verdicts:
+        """The state after the selections made so far; without ``has``, that of the images alone."""
+        samples = len(self.sample_rows)
+        bare = Geometry(
+            samples=samples,
+            image_samples=self.image_samples,
+            pairs=np.zeros((0, 2), dtype=np.int64),
+            has_text=np.zeros(samples, dtype=bool),
+        )
+        verdicts = Verdicts(has or bare)
+        verdicts.exempt[list(self.errors())] = True
+        for selection in self.selections:
+            selection.apply(verdicts)
+        return verdicts
