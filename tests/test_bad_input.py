@@ -39,7 +39,7 @@ from PIL import Image
 from clipsieve import Index, api, cli
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
 from clipsieve.encoders.hub import DEMO
-from clipsieve.engines import chunk
+from clipsieve.engines import bytestore
 from clipsieve.index.lancedb import LanceStore
 from clipsieve.index.places import open_store
 from clipsieve.readers import open_source
@@ -689,7 +689,7 @@ def test_file_size_limit(folder: Path, clipsieve: Clipsieve) -> None:
 
 def test_full_disk_for_bytes(folder: Path, clipsieve: Clipsieve, monkeypatch: pytest.MonkeyPatch) -> None:
     json_lines(folder / "rows.jsonl", *[GOOD] * 20)
-    monkeypatch.setattr(chunk, "IN_MEMORY", 1000)
+    monkeypatch.setattr(bytestore, "IN_MEMORY", 1000)
     with files_up_to(20_000):
         assert ends_as_documented("full-disk-for-bytes", clipsieve(*WRITE))
     assert clipsieve(*WRITE) == (0, "")

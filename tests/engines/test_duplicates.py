@@ -164,3 +164,12 @@ def test_the_cut_into_shards_changes_nothing(curate: Curate, dedup: Any) -> None
 
 def count_kept(ledger: pa.Table) -> int:
     return ledger["verdict"].to_pylist().count("kept")
+
+
+@pytest.mark.parametrize("dedup", [0.9, "exact", "perceptual", {"keep": "largest", "unit": "image", "links": "group"}])
+def test_nothing_to_compare_or_a_single_image(curate: Curate, dedup: Any) -> None:
+    nothing = curate(rows(image_bytes("red"), image_bytes("red")), CAPTIONS, "width >= 1000", dedup=dedup)
+    assert count_kept(nothing) == 0
+    assert nothing["nearest"].null_count == 2
+    one = curate(rows(image_bytes("red"), image_bytes("red")[:50]), CAPTIONS, dedup=dedup)
+    assert told(one, "verdict", "nearest", "duplicate_group") == [("kept", None, None), ("failed", None, None)]

@@ -7,7 +7,6 @@ every view is made on demand, by the same code.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -19,6 +18,7 @@ from clipsieve.core.decode import Header, decode, read_header, to_rgb
 from clipsieve.core.embed import LongText, Prompt, Prompts, TextVectors, embed_images, embed_prompts, embed_texts
 from clipsieve.core.fetch import ImageSource, from_cell
 from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, numbers, parts
+from clipsieve.core.lazy import Chosen
 from clipsieve.errors import ImageError, ModelError
 
 if TYPE_CHECKING:
@@ -55,26 +55,6 @@ class view(Generic[T]):  # noqa: N801 - read as a decorator
 
     def __set__(self, batch: Batch, value: T) -> None:
         batch.__dict__[self.name] = value
-
-
-@dataclass(frozen=True)
-class Chosen(Sequence[bytes | None]):
-    """Some items of a sequence of bytes, each taken when it is asked for: the sequence may read them from disk."""
-
-    items: Sequence[bytes | None]
-    places: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
-        if isinstance(index, slice):
-            return Chosen(self.items, self.places[index])
-        return self.items[self.places[index]]
 
 
 class Batch:

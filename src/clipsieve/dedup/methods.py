@@ -29,31 +29,45 @@ def exact(vectors: UnitVectors, found: Neighbours, progress: Progress | None) ->
     search = Search(vectors, found)
     everything = np.arange(len(found.classes))
     if len(everything) <= SMALL:
-        _compare(search, [everything])
+        _compare(search, _within(search, everything))
         return 1.0
     bounds = sketch(vectors, found.classes.first)
-    _compare(search, [cluster.members for cluster in clusters(bounds)])
-    # Those that ask for little come first, so that the least of a block is near what each of its classes asks for.
+    _compare(search, [pair for cluster in clusters(bounds) for pair in _within(search, cluster.members)])
+    # Now that most of the nearest are known, sketches rule out nearly every pair. Classes that ask for little come
+    # first, so that the least of a block is near what each of its classes asks for.
     everything = np.argsort(search.low)
-    pairs = [(everything[i], everything[j]) for i, j in blocks(len(everything), found.classes.wanted, STRIP)]
-    _screen(search, bounds, pairs, progress)
+    pairs = _within(search, everything, STRIP)
+    in_threads(lambda pair: search.screen(*pair, bounds), pairs, progress)
+    search.finish()
     return 1.0
 
 
 def approximate(vectors: UnitVectors, found: Neighbours, progress: Progress | None) -> float | None:
     """Offers ``found`` such pairs that meet in a cluster; gives the recall, None where a sample has no link."""
     search = Search(vectors, found)
-    bounds = sketch(vectors, found.classes.first)
-    groups = clusters(bounds, NEAREST)
-    _compare(search, [cluster.members for cluster in groups])
     pairs = []
-    for cluster in groups:
+    for cluster in clusters(sketch(vectors, found.classes.first), NEAREST):
+        pairs += _within(search, cluster.members)
         ours = cluster.members[: search.ours(cluster.members)]
-        for i in range(0, len(cluster.visitors), BLOCK):
-            some = cluster.visitors[i : i + BLOCK]
-            pairs.append((some, cluster.members if search.ours(some) else ours))
-    _screen(search, bounds, pairs, progress)
+        for start in range(0, len(cluster.visitors), BLOCK):
+            some = cluster.visitors[start : start + BLOCK]
+            pairs += [(some, members) for members in _split(cluster.members if search.ours(some) else ours)]
+    _compare(search, pairs, progress)
     return recall(vectors, found)
+
+
+def _within(search: Search, group: Numbers, width: int = BLOCK) -> list[tuple[Numbers, Numbers]]:
+    """Blocks that hold every two classes of ``group`` of which one has an image of the input."""
+    return [(group[i], group[j]) for i, j in blocks(len(group), search.ours(group), width)]
+
+
+def _split(group: Numbers) -> list[Numbers]:
+    return [group[start : start + BLOCK] for start in range(0, len(group), BLOCK)]
+
+
+def _compare(search: Search, pairs: Sequence[tuple[Numbers, Numbers]], progress: Progress | None = None) -> None:
+    in_threads(lambda pair: search.compare(*pair), pairs, progress)
+    search.finish()
 
 
 def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
@@ -75,18 +89,3 @@ def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
     in_threads(count, range(0, len(classes), BLOCK))
     links, met = np.sum([(0, 0), *counts], axis=0).tolist()
     return met / links if links else None
-
-
-def _compare(search: Search, groups: list[Numbers]) -> None:
-    """Compares all classes of each group by their vectors: where groups are near ones, it finds most of the nearest."""
-    pairs = [(group[i], group[j]) for group in groups for i, j in blocks(len(group), search.ours(group), BLOCK)]
-    in_threads(lambda pair: search.compare(*pair), pairs)
-    search.finish()
-
-
-def _screen(
-    search: Search, bounds: Floats, pairs: Sequence[tuple[Numbers, Numbers]], progress: Progress | None
-) -> None:
-    """Compares pairs of groups by ``bounds``, their sketches, now that these rule out nearly every pair of classes."""
-    in_threads(lambda pair: search.screen(*pair, bounds), pairs, progress)
-    search.finish()

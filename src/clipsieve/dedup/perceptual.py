@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from clipsieve.core.layout import Mask
 from clipsieve.dedup.classes import Classes
 from clipsieve.dedup.hamming import close_pairs, distances
 from clipsieve.dedup.neighbours import Neighbours
@@ -18,6 +20,9 @@ from clipsieve.dedup.result import Duplicates, Links
 
 THRESHOLD = 8
 """Bits; docs/duplicates.md has what it finds on photographs."""
+
+DIGITS = 16
+HEXADECIMAL = frozenset(string.hexdigits)
 
 HashColumn: TypeAlias = npt.NDArray[np.uint64] | Sequence[str | None] | pa.Array | pa.ChunkedArray
 
@@ -61,14 +66,17 @@ def perceptual(
     )
 
 
-def _bits(hashes: HashColumn) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.bool_]]:
+def _bits(hashes: HashColumn) -> tuple[npt.NDArray[np.uint64], Mask]:
     """The hashes as uint64, ``(n,)``, and which of them are there."""
     if isinstance(hashes, np.ndarray) and hashes.dtype == np.uint64 and hashes.ndim == 1:
         return hashes, np.ones(len(hashes), dtype=bool)
-    digits = hashes.to_pylist() if isinstance(hashes, (pa.Array, pa.ChunkedArray)) else list(hashes)
-    there = np.array([text is not None for text in digits], dtype=bool)
-    try:
-        packed = bytes.fromhex("".join([f"{text:0>16}" if text else "0" * 16 for text in digits]))
-        return np.frombuffer(packed, ">u8").astype(np.uint64).reshape(len(digits)), there
-    except (TypeError, ValueError):
-        raise ValueError("hashes are uint64, or strings of 16 hexadecimal digits each") from None
+    texts = hashes.to_pylist() if isinstance(hashes, (pa.Array, pa.ChunkedArray)) else list(hashes)
+    there: Mask = np.array([text is not None for text in texts], dtype=bool)
+    digits = "".join("0" * DIGITS if text is None else text for text in texts if text is None or _is_hash(text))
+    if len(digits) < DIGITS * len(texts):
+        raise ValueError(f"hashes are uint64, or strings of {DIGITS} hexadecimal digits each")
+    return np.frombuffer(bytes.fromhex(digits), ">u8").astype(np.uint64), there
+
+
+def _is_hash(text: object) -> bool:
+    return isinstance(text, str) and len(text) == DIGITS and set(text) <= HEXADECIMAL

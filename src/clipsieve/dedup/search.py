@@ -19,6 +19,9 @@ BLOCK = 1024
 STRIP = 16 * BLOCK
 """Columns that a block of rows is screened against before the pairs that are left are weighed together."""
 
+SOME = 128
+"""Rows of a block that are settled at once when all their pairs may matter."""
+
 QUEUE = 2**17
 """Pairs that wait to be settled together: most are overtaken by nearer ones by then."""
 
@@ -63,12 +66,10 @@ class Search:
             self._raise(right, cosines.max(axis=0))
         matters = self._matters(cosines, left[:, None], right)
         matters &= ~same
-        a, b = np.divmod(places(matters), len(right))
-        if len(a) * CROWDED > cosines.size:
-            gaps = self.vectors.gaps(self.rows[left], self.rows[right])[a, b]
-            with self.lock:
-                self.found.offer(left[a], right[b], gaps)
+        if np.count_nonzero(matters) * CROWDED > matters.size:
+            self._settle_all(left, right, matters)
         else:
+            a, b = np.divmod(places(matters), len(right))
             self._put(left[a], right[b], cosines[a, b])
 
     def screen(self, left: Numbers, right: Numbers, bounds: Floats) -> None:
@@ -123,6 +124,15 @@ class Search:
         gaps = self.vectors.pair_gaps(self.rows[left], self.rows[right])
         with self.lock:
             self.found.offer(left, right, gaps)
+
+    def _settle_all(self, left: Numbers, right: Numbers, matters: Mask) -> None:
+        """Like ``_settle`` where so many pairs matter that they are computed as a block, some rows at a time."""
+        for start in range(0, len(left), SOME):
+            some = left[start : start + SOME]
+            a, b = np.nonzero(matters[start : start + SOME])
+            gaps = self.vectors.gaps(self.rows[some], self.rows[right])[a, b]
+            with self.lock:
+                self.found.offer(some[a], right[b], gaps)
 
     def _matters(self, cosines: Floats, left: Numbers, right: Numbers) -> Mask:
         matters: Mask = cosines >= self.low[left] - self.slack

@@ -6,12 +6,10 @@ decides depends on its own samples alone, so chunk and batch sizes change nothin
 
 from __future__ import annotations
 
-import tempfile
-import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +19,12 @@ from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.embed import Prompts, TextVectors
-from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask, has_text_rows
 from clipsieve.core.ledger import Score
-from clipsieve.errors import CountsError, OutputError
+from clipsieve.errors import CountsError
 from clipsieve.plan import Plan
-from clipsieve.runfolder import remedy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from clipsieve.core.contracts import Encoder, Pixels, Vectors
 
 MODEL_CHUNK_IMAGES = 64
@@ -42,9 +36,6 @@ CHUNK_IMAGES = 256
 CHUNK_SAMPLES = 1024
 """Samples a chunk holds at most, for samples with few images or none."""
 
-IN_MEMORY = 32 * 2**20
-"""Bytes of a shard's fetched images that stay in memory; more go to a temporary file in the run folder."""
-
 
 def geometry(batch: Batch, *, pairs: bool) -> Geometry:
     """Which images, content and, where asked for (they grow with the square), pairs the samples of a batch have."""
@@ -54,78 +45,6 @@ def geometry(batch: Batch, *, pairs: bool) -> Geometry:
         pairs=batch.pairs if pairs else np.zeros((0, 2), dtype=np.int64),
         has_text=has_text_rows(batch.table, batch.layout, batch.parts),
     )
-
-
-class ByteStore:
-    """Encoded bytes of images that the writer will need, kept once fetched; in memory or, when many, on disk.
-
-    Several threads may put at the same time.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
-        self._places: dict[tuple[int, int], tuple[int, int]] = {}
-        self._end = 0
-        self._putting = threading.Lock()
-
-    @classmethod
-    def opened(cls, file: IO[bytes], sizes: Sequence[int]) -> ByteStore:
-        """The bytes in an open file: those of image ``i``, under the key ``(0, i)``, are the next ``sizes[i]``."""
-        store = cls.__new__(cls)
-        store._file = file
-        ends = np.cumsum([0, *sizes]).tolist()
-        store._places = {(0, i): (ends[i], size) for i, size in enumerate(sizes) if size}
-        store._end = ends[-1]
-        store._putting = threading.Lock()
-        return store
-
-    def put(self, key: tuple[int, int], data: bytes) -> None:
-        """Keeps ``data`` under ``key``."""
-        with self._putting:
-            try:
-                self._file.seek(self._end)
-                self._file.write(data)
-            except OSError as failure:
-                raise OutputError(
-                    f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
-                    f"{remedy(failure)}, then run the same command again to resume"
-                ) from failure
-            self._places[key] = (self._end, len(data))
-            self._end += len(data)
-
-    def get(self, key: tuple[int, int]) -> bytes | None:
-        """The bytes kept under ``key``, or None."""
-        if key not in self._places:
-            return None
-        start, size = self._places[key]
-        self._file.seek(start)
-        return self._file.read(size)
-
-    def close(self) -> None:
-        """Frees the memory or the disk."""
-        self._file.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredBytes(Sequence[bytes | None]):
-    """Bytes of images read back one at a time, so that a writer never holds a whole shard of them."""
-
-    store: ByteStore
-    keys: Sequence[tuple[int, int]]
-    sources: Sequence[ImageSource]
-    """The images themselves, for those whose bytes are in the rows."""
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
-        if isinstance(index, slice):
-            return replace(self, keys=self.keys[index], sources=self.sources[index])
-        return self.sources[index].inline or self.store.get(self.keys[index])
 
 
 @dataclass(frozen=True, kw_only=True)

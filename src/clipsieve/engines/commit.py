@@ -22,7 +22,8 @@ from clipsieve.core.decide import Verdicts
 from clipsieve.core.layout import Layout, add_scores
 from clipsieve.core.ledger import Counts, count
 from clipsieve.core.similarity import best_texts
-from clipsieve.engines.chunk import ByteStore, Chunk, StoredBytes
+from clipsieve.engines.bytestore import ByteStore, StoredBytes
+from clipsieve.engines.chunk import Chunk
 from clipsieve.engines.staging import stage
 from clipsieve.errors import OutputError
 from clipsieve.runfolder import Kind, RunFolder, atomic, clean_partials, write_table

@@ -23,7 +23,8 @@ import numpy as np
 from clipsieve.core.batch import Batch
 from clipsieve.core.embed import Prompts, TextVectors, embed_prompts, embed_texts
 from clipsieve.core.ledger import Counts
-from clipsieve.engines.chunk import ByteStore, Chunk, ImageWork, chunks
+from clipsieve.engines.bytestore import ByteStore
+from clipsieve.engines.chunk import Chunk, ImageWork, chunks
 from clipsieve.engines.commit import Committer, ScoredShard
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,7 +19,8 @@ from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Rows
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask
-from clipsieve.engines.chunk import ByteStore, StoredBytes
+from clipsieve.core.lazy import LazyBytes
+from clipsieve.engines.bytestore import ByteStore, StoredBytes
 from clipsieve.errors import ImageError, SourceError
 from clipsieve.runfolder import atomic, write_table
 
@@ -77,8 +78,8 @@ def staged(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceBytes(Sequence[bytes | None]):
-    """Bytes of images that were read before, read from the source again, one at a time; None for one that failed."""
+class SourceBytes(LazyBytes):
+    """Bytes of images that were read before, from the source again; None for one that failed."""
 
     sources: Sequence[ImageSource]
     failed: Sequence[bool]
@@ -86,13 +87,8 @@ class SourceBytes(Sequence[bytes | None]):
     def __len__(self) -> int:
         return len(self.sources)
 
-    @overload
-    def __getitem__(self, index: int) -> bytes | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
-        if isinstance(index, slice):
-            return replace(self, sources=self.sources[index], failed=self.failed[index])
+    def read(self, index: int) -> bytes | None:
+        """Raises ``SourceError`` when the image can no longer be read."""
         try:
             return self.sources[index].read()
         except ImageError as failure:

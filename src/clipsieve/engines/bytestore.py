@@ -1,0 +1,89 @@
+"""Encoded bytes of a shard's images between the moment they are fetched and the moment they are written."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+
+from clipsieve.core.fetch import ImageSource
+from clipsieve.core.lazy import LazyBytes
+from clipsieve.errors import OutputError
+from clipsieve.runfolder import remedy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IN_MEMORY = 32 * 2**20
+"""Bytes of a shard's fetched images that stay in memory; more go to a temporary file in the run folder."""
+
+
+class ByteStore:
+    """Encoded bytes of images that the writer will need, kept once fetched; in memory or, when many, on disk.
+
+    Several threads may put at the same time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
+        self._places: dict[tuple[int, int], tuple[int, int]] = {}
+        self._end = 0
+        self._putting = threading.Lock()
+
+    @classmethod
+    def opened(cls, file: IO[bytes], sizes: Sequence[int]) -> ByteStore:
+        """The bytes in an open file: those of image ``i``, under the key ``(0, i)``, are the next ``sizes[i]``."""
+        store = cls.__new__(cls)
+        store._file = file
+        ends = np.cumsum([0, *sizes]).tolist()
+        store._places = {(0, i): (ends[i], size) for i, size in enumerate(sizes) if size}
+        store._end = ends[-1]
+        store._putting = threading.Lock()
+        return store
+
+    def put(self, key: tuple[int, int], data: bytes) -> None:
+        """Keeps ``data`` under ``key``."""
+        with self._putting:
+            try:
+                self._file.seek(self._end)
+                self._file.write(data)
+            except OSError as failure:
+                raise OutputError(
+                    f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
+                    f"{remedy(failure)}, then run the same command again to resume"
+                ) from failure
+            self._places[key] = (self._end, len(data))
+            self._end += len(data)
+
+    def get(self, key: tuple[int, int]) -> bytes | None:
+        """The bytes kept under ``key``, or None."""
+        if key not in self._places:
+            return None
+        start, size = self._places[key]
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Frees the memory or the disk."""
+        self._file.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredBytes(LazyBytes):
+    """Bytes of images read back one at a time, so that a writer never holds a whole shard of them."""
+
+    store: ByteStore
+    keys: Sequence[tuple[int, int]]
+    sources: Sequence[ImageSource]
+    """The images themselves, for those whose bytes are in the rows."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def read(self, index: int) -> bytes | None:
+        """From the row, else from the store."""
+        return self.sources[index].inline or self.store.get(self.keys[index])
