@@ -17,7 +17,6 @@ import json
 import math
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -92,7 +91,7 @@ def search(path: Path, how: str, results: Path) -> dict[str, Any]:
         assert sklearn.metrics.pairwise
     else:
         from clipsieve import dedup
-    before = resident()
+    before = memory("VmRSS")
     start = time.perf_counter()
     if how == "usual":
         removed = usual(np.array(vectors))
@@ -102,16 +101,17 @@ def search(path: Path, how: str, results: Path) -> dict[str, Any]:
         removed, told = found.removed, {"recall told": found.recall}
         np.savez(results, removed=found.removed, group=found.group, similarity=found.max_similarity)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = memory("VmHWM")
     return {
         "seconds": seconds, "peak MB": peak / 1e6, "MB beyond vectors": (peak - before - path.stat().st_size) / 1e6,
         "removed": int(removed.sum()), **told,
     }  # fmt: skip
 
 
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def memory(name: str) -> int:
+    """This process's memory in bytes. (``getrusage`` would count what its parent had when it started this one.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def measure(path: Path, how: str, turns: int = 1) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from clipsieve.core.layout import LayoutKind
 from clipsieve.core.rules import Rule, check_name, parse
 from clipsieve.errors import RecipeError, RuleError
 from clipsieve.recipe import Dedup, Recipe
-from clipsieve.scorers import COLUMNS, SCORERS
+from clipsieve.scorers import COLUMNS
 from clipsieve.scorers.image_text_ratio import ImageTextRatio
 
 PHASES = ("rows", "bytes", "pixels", "vectors")
@@ -261,11 +261,6 @@ def _check_choices(rule: Rule, scorer: Scorer) -> None:
             near = difflib.get_close_matches(str(asked), choices, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it is one of {', '.join(choices)}"
             raise RuleError(f"rule {rule.text!r}: {rule.name} is never {asked!r}; {hint}")
-
-
-def all_scores() -> tuple[str, ...]:
-    """Names of all scores, for help and errors."""
-    return tuple(column for scorer in SCORERS for column in scorer.columns)
 
 
 @dataclass(frozen=True, kw_only=True)

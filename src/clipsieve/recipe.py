@@ -18,6 +18,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from clipsieve.core.decide import OnError
 from clipsieve.core.embed import BATCH_SIZE, LongText
 from clipsieve.core.layout import LayoutKind
+from clipsieve.core.text import without_password
+from clipsieve.dedup.perceptual import THRESHOLD
 from clipsieve.errors import RecipeError
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
@@ -82,9 +84,6 @@ Method: TypeAlias = Literal["auto", "exact", "perceptual", "semantic", "approxim
 COSINE = 0.90
 """Cosine from which on two images are near duplicates: where published recipes for CLIP vectors begin."""
 
-HAMMING = 6
-"""Bits in which the hashes of near duplicates differ at most; measured in docs/duplicates.md."""
-
 
 class Dedup(_Strict):
     """Which near duplicates go: of two that are linked, the one that comes later in the order of preference."""
@@ -98,21 +97,22 @@ class Dedup(_Strict):
     links: Links = "any"
     unit: Literal["image", "sample"] | None = None
     """What goes: the image alone, or its sample; as for a rule when it is not said."""
-    against: str | None = None
+    against: Annotated[str, Field(min_length=1)] | None = None
     """A run or an index whose images come before all of these."""
 
     @model_validator(mode="after")
     def _in_range(self) -> Dedup:
         if self.method == "exact" and self.threshold is not None:
             raise ValueError("method exact compares bytes and takes no threshold")
-        whole = self.method != "perceptual" or self.threshold is None or self.threshold == int(self.threshold)
-        low, high = (0, 64) if self.method == "perceptual" else (-1, 1)
-        if self.threshold is not None and not (whole and low <= self.threshold <= high):
-            raise ValueError(
-                f"the threshold of method perceptual is a number of bits from 0 to 64, not {self.threshold:g}"
-                if self.method == "perceptual"
-                else f"the threshold is a cosine, from -1 to 1, not {self.threshold:g}"
-            )
+        if self.threshold is None:
+            return self
+        if self.method == "perceptual":
+            if not (0 <= self.threshold <= 64 and self.threshold.is_integer()):
+                raise ValueError(
+                    f"the threshold of method perceptual is a number of bits from 0 to 64, not {self.threshold:g}"
+                )
+        elif not -1 <= self.threshold <= 1:
+            raise ValueError(f"the threshold is a cosine, from -1 to 1, not {self.threshold:g}")
         return self
 
     @property
@@ -125,7 +125,7 @@ class Dedup(_Strict):
         """The threshold in force; 0 for ``exact``."""
         if self.threshold is not None:
             return self.threshold
-        return {"exact": 0.0, "perceptual": HAMMING}.get(self.method, COSINE)
+        return {"exact": 0.0, "perceptual": THRESHOLD}.get(self.method, COSINE)
 
     @property
     def text(self) -> str:
@@ -144,7 +144,9 @@ def _dedup(value: Any) -> Any:
             return {"threshold": float(value)}
         except ValueError:
             return {"method": value}
-    return {"threshold": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+    if value is False:
+        return None
+    return {"threshold": value} if isinstance(value, (int, float)) and value is not True else value
 
 
 def _keep(value: Any) -> Any:
@@ -219,7 +221,10 @@ class Recipe(_Strict):
 
     def identity(self) -> dict[str, Any]:
         """What makes this curation this one, as plain values for YAML."""
-        return self.model_dump(mode="json", exclude={"device", "batch_size", "workers"})
+        values = self.model_dump(mode="json", exclude={"device", "batch_size", "workers"})
+        if self.dedup is not None and self.dedup.against is not None:
+            values["dedup"]["against"] = without_password(self.dedup.against)
+        return values
 
 
 def load_yaml(path: str | Path) -> dict[str, Any]:
@@ -290,7 +295,9 @@ def _explain(failure: ValidationError) -> str:
         for term, plainer in _PLAINER.items():
             message = message.replace(term, plainer)
         message = message.partition(", unable")[0].removeprefix("Input ")
-    return f"recipe: {place}: {message[0].lower()}{message[1:]} (got {_BRIEF.repr(error['input'])})"
+    told = f"recipe: {place}: {message[0].lower()}{message[1:]}"
+    # What judges several keys together names the value in its own words.
+    return told if isinstance(error["input"], Mapping) else f"{told} (got {_BRIEF.repr(error['input'])})"
 
 
 def _fields_at(path: Sequence[str]) -> list[str]:

@@ -259,12 +259,14 @@ class RunFolder:
         """Numbers of the shards whose part is committed."""
         return {int(path.stem) for path in (self.path / kind).glob("[0-9]*.parquet")}
 
-    def table(self, kind: Kind = "ledger", columns: Sequence[str] | None = None) -> pa.Table:
-        """All committed parts, in input order."""
-        paths = sorted((self.path / kind).glob("[0-9]*.parquet"), key=lambda path: int(path.stem))
-        if not paths:
+    def schema(self, kind: Kind) -> pa.Schema:
+        """The columns of the committed parts, with their metadata. Raises ``RunFolderError`` when there is none."""
+        done = self.done(kind)
+        if not done:
             raise RunFolderError(f"{self.path} holds no {kind}: nothing has been committed")
-        return pa.concat_tables([self.part_table(kind, int(path.stem), columns) for path in paths])
+        path = self.part(kind, min(done))
+        with undamaged(path):
+            return pq.read_schema(path)
 
     def part_table(self, kind: Kind, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The committed part of one shard. Raises ``RunFolderError`` when it is damaged."""

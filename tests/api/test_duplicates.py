@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,15 +54,22 @@ def test_the_same_again_changes_nothing_and_another_threshold_wants_another_fold
 ) -> None:
     first = dedup_run(finished, 0.99, out=tmp_path / "out")
     assert dedup_run(finished, 0.99, out=tmp_path / "out").counts == first.counts
+    whole = contents(tmp_path / "out" / "ledger")
+    for name in ("ledger/00000.parquet", "scores/00000.parquet", "vectors/00000.image.npy", "output/00000.tar"):
+        (tmp_path / "out" / name).unlink()  # as if it had been killed on the way
+    dedup_run(finished, 0.99, out=tmp_path / "out")
+    assert contents(tmp_path / "out" / "ledger") == whole
+    assert (tmp_path / "out" / "output" / "00000.tar").exists()
     with pytest.raises(ClipsieveError, match=r"another recipe \(dedup: .*0\.99.* then, .*0\.98.* now\)"):
         dedup_run(finished, 0.98, out=tmp_path / "out")
 
 
 def test_what_an_earlier_run_has_goes(data: Path, finished: Run, tmp_path: Path) -> None:
-    later = dedup_run(finished, {"threshold": 0.9999, "against": str(finished.path)}, out=tmp_path / "later")
+    earlier = shutil.copytree(finished.path, tmp_path / "earlier")
+    later = dedup_run(finished, {"threshold": 0.9999, "against": str(earlier)}, out=tmp_path / "later")
     assert later.counts.images.kept == 0
     assert later.duplicates is not None
-    assert later.duplicates["against"] == {"name": str(finished.path), "images": finished.counts.images.kept}
+    assert later.duplicates["against"] == {"name": str(earlier), "images": finished.counts.images.kept}
     reasons = later.ledger["reason"].to_pylist()
     assert any("of the earlier data" in reason for reason in reasons if reason)
 

@@ -165,13 +165,18 @@ def test_an_image_that_cannot_be_read_again_keeps_its_row(source: Path, tmp_path
     assert (done.added, done.rows) == (1, 6)
     whole = everything(tmp_path / "index")
     assert all(row["thumbnail"] for row in whole)
+    run = Path(shutil.copytree(source / "run", tmp_path / "run"))
     hide(red, green)
     try:
-        done = index_run(source / "run", tmp_path / "index")
+        done = index_run(run, tmp_path / "index")
+        assert (done.added, done.updated, done.rows) == (0, 0, 6)
+        assert everything(tmp_path / "index") == whole
+        clipsieve.label(run, labels=["a red star", "a blue ring"])
+        done = index_run(run, tmp_path / "index")
     finally:
         show(red, green)
-    assert (done.added, done.updated, done.rows) == (0, 0, 6)
-    assert everything(tmp_path / "index") == whole
+    assert (done.added, done.updated, done.without_thumbnail) == (0, 6, 0)
+    assert [row["thumbnail"] for row in everything(tmp_path / "index")] == [row["thumbnail"] for row in whole]
 
 
 @pytest.mark.parametrize(("store", "kills", "stored"), [("lancedb", "before 2", 2), ("chdb", "after 1", 2)])
@@ -250,3 +255,27 @@ def test_what_cannot_be_indexed_leaves_nothing_behind(source: Path, tmp_path: Pa
     assert not (tmp_path / "index").exists()
     with pytest.raises(IndexStoreError, match="is not an index, but holds something else"):
         index_run(source / "run", run)
+
+
+@pytest.mark.parametrize("store", ["lancedb", "chdb"])
+def test_every_column_of_a_ledger_can_be_stored(source: Path, tmp_path: Path, store: str) -> None:
+    pairs = [["0.png", "1.png", "2.png"], ["0.png", "3.png"], ["5.png"]]
+    rows = [{"images": [str(source / name) for name in names], "text": "a red thing"} for names in pairs]
+    (tmp_path / "lists.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    clipsieve.score(str(tmp_path / "lists.jsonl"), model="demo", vectors=True, out=tmp_path / "scored")
+    api.dedup_run(tmp_path / "scored", {"threshold": 0.999, "unit": "image"}, out=tmp_path / "run")
+    clipsieve.label(tmp_path / "run", labels=["a red star", "a blue ring"], all=True)
+    ledger = api.Run.open(tmp_path / "run").ledger
+    place = f"{'chdb://' if store == 'chdb' else ''}{tmp_path / 'index'}"
+    index_run(tmp_path / "run", place)
+    stored = {(row["reference"]): row for row in everything(place)}
+    for row in ledger.to_pylist():
+        if row["verdict"] == "kept":
+            for field in list(ledger.schema)[11:]:
+                expected = row[field.name]
+                expected = None if isinstance(expected, float) and np.isnan(expected) else expected
+                assert stored[row["reference"]][field.name] == (expected if expected is not None else _empty(field))
+
+
+def _empty(field: pa.Field) -> object:
+    return [] if pa.types.is_list(field.type) else None

@@ -135,3 +135,12 @@ def test_nothing_found_is_said(
     assert clipsieve(monkeypatch, "search", "index", "x", "--where", "width > 9999", "--html", target) == 0
     assert "no image passes these rules" in capsys.readouterr().out
     assert "No image passes these rules." in Path(target).read_text()
+
+
+def test_the_python_of_the_documentation_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    for code in blocks:
+        code = code.replace("images.index", "index").replace("a.jpg", "red.png").replace("clip_score", "width")
+        exec(compile(code, "docs/search.md", "exec"), {})

@@ -92,6 +92,13 @@ def same(one: Duplicates, other: Duplicates) -> None:
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
+@pytest.fixture
+def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few thousand images go the way of many."""
+    monkeypatch.setattr(methods, "SMALL", 0)
+
+
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize(("block", "workers"), [(1024, 1), (1024, 4), (257, 2), (5000, 2)])
 def test_block_size_and_threads_change_nothing(block: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = clustered(3000)
@@ -103,21 +110,23 @@ def test_block_size_and_threads_change_nothing(block: int, workers: int, monkeyp
     same(semantic(rows, 0.95), usual)
 
 
-def test_a_sketch_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = clustered(3000)
-    sketched = semantic(rows, 0.95)
-    monkeypatch.setattr(methods, "SMALL", 10_000)
+@pytest.mark.parametrize(("shape", "threshold"), [("clustered", 0.95), ("isotropic", 0.4)])
+def test_sketches_change_nothing(shape: str, threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(1)
+    rows = clustered(3000) if shape == "clustered" else random.normal(size=(3000, 64)).astype(np.float32)
+    compared = semantic(rows, threshold)
+    monkeypatch.setattr(methods, "SMALL", 0)
 
-    same(semantic(rows, 0.95), sketched)
-    assert 100 < sketched.removed.sum() < 2900
+    same(semantic(rows, threshold), compared)
+    assert 100 < compared.removed.sum() < 2900
 
 
 def test_an_approximate_search_says_how_much_it_finds() -> None:
     rows = clustered(3000)
     every, some = semantic(rows, 0.95, method="exact"), semantic(rows, 0.95, method="approximate")
 
-    assert (every.method, every.recall) == ("exact search", 1.0)
-    assert some.method == "approximate search in overlapping clusters"
+    assert (every.method, every.recall) == ("vectors, exact search", 1.0)
+    assert some.method == "vectors, approximate search"
     assert some.recall is not None
     assert some.recall >= 0.99
     assert (some.removed <= every.removed).all()
@@ -145,6 +154,7 @@ def test_an_image_goes_exactly_when_its_reported_similarity_reaches_the_threshol
     assert semantic(rows, min(np.nextafter(reported, 2), 1)).removed.tolist() == [False, False]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_many_nearly_equal_images_take_little_memory() -> None:
     """5,000 images have 12 million pairs, all of them links and all of them ties for the nearest."""
     tracemalloc = pytest.importorskip("tracemalloc")
@@ -202,6 +212,7 @@ def test_an_earlier_data_set_comes_first_and_is_never_removed() -> None:
     assert found.nearest.tolist() == [4, 2, 1]
 
 
+@pytest.mark.usefixtures("sketched")
 def test_reads_a_memory_map_and_says_how_far_it_is(tmp_path: Any) -> None:
     rows = clustered(3000)
     np.save(tmp_path / "vectors.npy", rows)

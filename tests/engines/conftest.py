@@ -12,6 +12,7 @@ import pytest
 
 from clipsieve import api, writers
 from clipsieve.api import execution
+from clipsieve.api.added import whole_ledger
 from clipsieve.core.layout import Layout
 from clipsieve.core.ledger import count
 from clipsieve.engines.commit import Committer, Output
@@ -52,7 +53,7 @@ def curate_table(
             workers=recipe.workers, batch_size=recipe.batch_size, progress=lambda images, counts: None,
         )  # fmt: skip
         execution.run_passes(plan, run, shards, engine, committer, api.Silent())
-        ledger = run.table()
+        ledger = whole_ledger(run)
     execution.reconcile(count(ledger), reader.count())
     return ledger
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from clipsieve.index import About, Index
+from clipsieve.index.places import open_store
 from clipsieve.index.store import row_schema
 from tests.fakes import ColourEncoder
 from tests.index.served import PASSWORD, Served
@@ -95,11 +96,9 @@ def place(request: pytest.FixtureRequest, new_place: Callable[[str], str]) -> It
 
 
 def drop(place: str) -> None:
-    """Removes the ClickHouse table of an index."""
-    from clipsieve.index.places import open_store
-
+    """Removes the ClickHouse database of an index."""
     store = open_store(place)
-    store._connection.run(f"DROP TABLE IF EXISTS {store._table} SYNC")  # type: ignore[attr-defined]
+    store._connection.run(f"DROP DATABASE IF EXISTS {store._database} SYNC")  # type: ignore[attr-defined]
     store.close()
 
 

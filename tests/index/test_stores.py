@@ -202,6 +202,28 @@ def test_put_replaces_by_id(fill: Fill) -> None:
     assert (vectors_of(found) == MANY[[2, 4, 5]]).all()
 
 
+@pytest.mark.parametrize("approximate", [False, True], ids=["exact", "approximate"])
+def test_what_a_row_was_before_is_not_found(fill: Fill, approximate: bool) -> None:
+    # The 100 nearest change places with their opposites, again and again, and lose the label that a rule asks for.
+    index = fill(MANY, label=["old"] * 500)
+    if approximate:
+        index.approximate()
+    vectors = MANY.copy()
+    near = [int(name) for name in expected(MANY, QUERY, 100)[0]]
+    for turn in range(3):
+        vectors[near] *= -1
+        put = rows(vectors[near], row_schema(SCORES, DIM), id=[f"{i:04d}" for i in near], label=[f"{turn}"] * 100)
+        index.store.put(put)
+    assert len(index) == 500
+    ids, cosines = expected(vectors, QUERY, 30)
+    found = index.nearest(QUERY, k=30)
+    if not approximate:
+        assert found["id"].to_pylist() == ids
+    assert found["similarity"].to_numpy()[0] == pytest.approx(cosines[0], abs=1e-12)
+    assert index.nearest(QUERY, k=30, where='label == "old"')["id"].to_pylist() == ids
+    assert index.nearest(QUERY, where='label in ("0", "1")').num_rows == 0
+
+
 def test_rows_come_back_as_they_were_put(fill: Fill) -> None:
     scored = {"pair_similarity": [[0.5, None], [], [1.0]], "thumbnail": [b"\xff\xd8\x00", None, b""]}
     index = fill(MANY[:3], sources=[["a", "b'"], [], ["c"]], **scored)

@@ -29,7 +29,12 @@ def add_columns(folder: RunFolder, name: str, parts: Iterable[tuple[int, pa.Tabl
             write_table(fresh / f"{shard:05d}.parquet", table)
         if place.exists():
             os.replace(place, old)
-        os.replace(fresh, place)
+        try:
+            os.replace(fresh, place)
+        except OSError:
+            if old.exists():
+                os.replace(old, place)
+            raise
     finally:
         for leftover in (fresh, old):
             shutil.rmtree(leftover, ignore_errors=True)

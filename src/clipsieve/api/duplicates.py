@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,16 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.api.earlier import images_before, open_earlier
+from clipsieve.api.earlier import check_earlier, images_before
 from clipsieve.api.execution import check_output, committer_of, finish
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run, limited, open_source
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Scorer, Shard
 from clipsieve.engines.select import Selector
+from clipsieve.engines.staging import no_longer
 from clipsieve.errors import RecipeError, RunFolderError
 from clipsieve.plan import Plan, make_plan
-from clipsieve.recipe import Recipe
+from clipsieve.recipe import Recipe, Write
 from clipsieve.runfolder import RunFolder, atomic, write_table
 
 
@@ -47,9 +49,13 @@ def dedup_run(
     progress = progress or Silent()
     began = time.monotonic()
     before = old.recipe
-    if write is None and before.write is not None:
-        write = before.write.model_copy(update={"path": None})
-    recipe = Recipe.build({**before.identity(), "dedup": dedup, "write": write})
+    recipe = Recipe.build({**before.identity(), "dedup": dedup, "write": write or before.write})
+    if before.write is not None and recipe.write is not None and not isinstance(write, (Write, Mapping)):
+        # What is not said is as it was: the scores in the output, the size of its files. Its place cannot be.
+        kept = {"scores": before.write.scores, "samples_per_shard": before.write.samples_per_shard}
+        recipe = recipe.model_copy(
+            update={"write": recipe.write.model_copy(update=kept if write else {**kept, "path": None})}
+        )
     if out.resolve() == old.path.resolve():
         raise RunFolderError(f"{out} is the run itself; give another --out")
     plan = make_plan(recipe, old.executed["layout"])
@@ -60,7 +66,8 @@ def dedup_run(
     reader = limited(open_source(recipe), recipe)
     RunFolder(old.path).shards(reader.files(), shards)
     _check_scores(old, plan)
-    earlier = open_earlier(plan, out, old.executed["encoder"])
+    if not (out / "summary.json").exists():
+        check_earlier(plan, [out, old.path], old.executed["encoder"])
     with RunFolder.open(out, recipe.identity(), old.executed) as folder:
         folder.shards(reader.files(), shards)
         committer = committer_of(plan, folder, old.executed["encoder"])
@@ -71,7 +78,7 @@ def dedup_run(
                 images = _take_over(old, folder, plan, reader, shard)
                 progress.advance(images, True)
         if len(done) < len(shards):
-            Selector(committer, reader, images_before(plan, earlier, folder)).run(shards, done, progress.compare)
+            Selector(committer, reader, images_before(plan, folder)).run(shards, done, progress.compare)
         folder.drop_staged()
         return finish(folder, reader, began, time.monotonic() - began)
 
@@ -79,7 +86,7 @@ def dedup_run(
 def _check_scores(old: Run, plan: Plan) -> None:
     """Raises ``RecipeError`` when the run lacks a score that its images' bytes or pixels alone do not give."""
     for scorer in plan.scorers:
-        missing = set(scorer.columns) - set(old.ledger.column_names)
+        missing = set(scorer.columns) - set(old.columns.names)
         if missing and scorer.reads not in ("bytes", "pixels"):
             raise RecipeError(
                 f"{old.path} has no {min(missing)} to prefer images by; run its recipe with this dedup from the start"
@@ -91,9 +98,9 @@ def _take_over(old: Run, folder: RunFolder, plan: Plan, reader: Reader, shard: S
     source = RunFolder(old.path)
     # A run of two passes has the verdicts of its local rules there, any other in its ledger.
     table = source.part_table("scores" if source.done("scores") else "ledger", shard.number)
-    for scorer in plan.scorers:
-        if any(name not in table.column_names for name in scorer.columns):
-            table = _scored(table, scorer, reader, shard)
+    missing = [s for s in plan.scorers if any(name not in table.column_names for name in s.columns)]
+    if missing:
+        table = _scored(table, missing, Batch.from_rows(reader.read(shard), reader.layout))
     if plan.keeps_vectors:
         for of in ("image", "text"):
             if (stored := source.vectors(shard.number, of)).exists():
@@ -102,19 +109,29 @@ def _take_over(old: Run, folder: RunFolder, plan: Plan, reader: Reader, shard: S
     return int(table.num_rows - table["image"].null_count)
 
 
-def _scored(table: pa.Table, scorer: Scorer, reader: Reader, shard: Shard) -> pa.Table:
-    """The part with the columns of ``scorer`` for the images that are kept, null for the others."""
-    batch = Batch.from_rows(reader.read(shard), reader.layout)
+def _scored(table: pa.Table, scorers: Sequence[Scorer], batch: Batch) -> pa.Table:
+    """The part with the columns of ``scorers`` for the images that are kept, null for the others.
+
+    Raises ``SourceError`` when one of them can no longer be read.
+    """
     is_image = pc.is_valid(table["image"]).to_numpy()
     kept = pc.and_(pc.equal(table["verdict"], "kept"), pc.is_null(table["error"])).to_numpy()
-    images = np.flatnonzero(kept[is_image])
+
+    def score(image: int) -> dict[str, pa.Array]:
+        one = batch.one_image(image)
+        found = {name: column for scorer in scorers for name, column in scorer.score(one).items()}
+        if one.errors:
+            raise no_longer(one.parts.images[0], one.errors[0])
+        return found
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda image: scorer.score(batch.one_image(image)), images.tolist()))
+        found = list(pool.map(score, np.flatnonzero(kept[is_image]).tolist()))
     places = np.full(table.num_rows, -1)
-    places[np.flatnonzero(is_image & kept)] = np.arange(len(images))
-    for name, type in scorer.columns.items():
-        column = pa.chunked_array([one[name] for one in found], type).take(pa.array(places, mask=places < 0))
-        table = table.append_column(pa.field(name, type, metadata={"unit": scorer.unit}), column)
+    places[np.flatnonzero(is_image & kept)] = np.arange(len(found))
+    for scorer in scorers:
+        for name, type in scorer.columns.items():
+            column = pa.chunked_array([one[name] for one in found], type).take(pa.array(places, mask=places < 0))
+            table = table.append_column(pa.field(name, type, metadata={"unit": scorer.unit}), column)
     return table
 
 

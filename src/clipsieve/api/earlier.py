@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from clipsieve.api.runs import Run
 from clipsieve.core.contracts import Vectors
 from clipsieve.core.ledger import image_names
+from clipsieve.core.text import without_password
 from clipsieve.engines.duplicates import Earlier, gathered
 from clipsieve.errors import IndexStoreError, RunFolderError
 from clipsieve.index import Index, vectors_of
@@ -22,32 +23,33 @@ from clipsieve.runfolder import RunFolder
 _COLUMNS = ["shard", "sample", "image", "sample_id", "reference", "verdict", "error"]
 
 
-def open_earlier(plan: Plan, out: Path, encoder: str | None) -> Run | Index | None:
-    """What ``dedup: {against: ...}`` names, None without it; ``encoder`` is the fingerprint of the run's own model.
+def check_earlier(plan: Plan, own: Iterable[Path], encoder: str | None) -> None:
+    """Raises ``RunFolderError`` when what ``dedup: {against: ...}`` names cannot be compared with.
 
-    Raises ``RunFolderError`` when it is neither a finished run nor an index, is ``out`` itself, has another model, or
-    lacks what is compared.
+    That is when it is neither a finished run nor an index, is one of the ``own`` folders, has another model than
+    ``encoder``, the fingerprint of the run's own, or lacks what is compared.
     """
     if plan.dedup is None or plan.dedup.by.against is None:
-        return None
-    place = plan.dedup.by.against
-    if Path(place).resolve() == out.resolve():
+        return
+    place = without_password(plan.dedup.by.against)
+    if Path(place).resolve() in (path.resolve() for path in own):
         raise RunFolderError(f"{place} is the run itself; --against names an earlier one")
-    earlier = _opened(place)
+    earlier = _opened(plan.dedup.by.against)
+    if isinstance(earlier, Index):
+        earlier.close()
     column = plan.dedup.column
     if column is not None:
-        if isinstance(earlier, Index) or column not in earlier.ledger.column_names:
+        if isinstance(earlier, Index) or column not in earlier.columns.names:
             raise RunFolderError(f"{place} has no {column}: give a run of a recipe with 'scores: {{{column}: {{}}}}'")
-        return earlier
+        return
+    if isinstance(earlier, Run):
+        earlier.vectors(earlier.shards()[0].number)  # or says that it has none
     theirs = earlier.fingerprint if isinstance(earlier, Index) else earlier.executed["encoder"]
     if theirs != encoder:
         raise RunFolderError(
             f"{place} was made with another model than this run (encoder {theirs}, here {encoder}); their vectors "
             "cannot be compared"
         )
-    if isinstance(earlier, Run):
-        earlier.vectors(earlier.shards()[0].number)
-    return earlier
 
 
 def _opened(place: str) -> Run | Index:
@@ -59,17 +61,22 @@ def _opened(place: str) -> Run | Index:
         return Index.open(place)
     except IndexStoreError as failure:
         raise RunFolderError(
-            f"{place} is neither a run folder (it has no recipe.yaml) nor an index ({failure})"
+            f"{without_password(place)} is neither a run folder (it has no recipe.yaml) nor an index ({failure})"
         ) from None
 
 
-def images_before(plan: Plan, earlier: Run | Index | None, folder: RunFolder) -> Earlier | None:
-    """The images of ``earlier`` (of a run those kept) with what the plan compares, gathered in ``folder``."""
-    if plan.dedup is None or earlier is None:
+def images_before(plan: Plan, folder: RunFolder) -> Earlier | None:
+    """The images of what ``dedup: {against: ...}`` names (of a run those kept) with what the plan compares.
+
+    None without it; vectors are gathered in ``folder``.
+    """
+    if plan.dedup is None or plan.dedup.by.against is None:
         return None
-    place = str(plan.dedup.by.against)
+    place = without_password(plan.dedup.by.against)
+    earlier = _opened(plan.dedup.by.against)
     if isinstance(earlier, Index):
-        names, vectors = _of_index(earlier, folder.path / "staged")
+        with earlier:
+            names, vectors = _of_index(earlier, folder.path / "staged")
         return Earlier(names=names, compared=vectors, title=place)
     if plan.dedup.column is not None:
         ledger = earlier.ledger.filter(pa.array(_kept(earlier.ledger)))

@@ -6,13 +6,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from clipsieve import encoders, writers
-from clipsieve.api.earlier import images_before, open_earlier
+from clipsieve.api.earlier import check_earlier, images_before
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run, limited, open_source, output_folder
 from clipsieve.core.contracts import Encoder, Reader, Shard, SourceCounts
@@ -95,7 +95,8 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
     here = versions()
     fingerprint = encoder.fingerprint if encoder else None
     executed = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
-    earlier = open_earlier(plan, out, fingerprint)
+    if not (out / "summary.json").exists():
+        check_earlier(plan, [out], fingerprint)
     with RunFolder.open(out, recipe.identity(), executed) as folder:
         for name, version in folder.began_with.items():
             if (now := here.get(name)) != version:
@@ -113,7 +114,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
             progress=lambda images, counts: progress.advance(images, counts is not None),
         )
         scoring = time.monotonic()
-        run_passes(plan, folder, shards, engine, committer, progress, images_before(plan, earlier, folder))
+        run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
         return finish(folder, source, began, time.monotonic() - scoring)
 
 
@@ -150,9 +151,12 @@ def run_passes(
     engine: LocalEngine,
     committer: Committer,
     progress: Progress,
-    earlier: Earlier | None = None,
+    earlier: Callable[[], Earlier | None] = lambda: None,
 ) -> None:
-    """Takes every shard that is not done through the one or two passes of ``plan``."""
+    """Takes every shard that is not done through the one or two passes of ``plan``.
+
+    ``earlier`` gives the images of the data set that dedup compares with as well, when the second pass begins.
+    """
     done = folder.done("ledger")
     unselected = plan.two_passes and len(done) < len(shards)
     first = folder.done("scores") if unselected else done
@@ -161,7 +165,7 @@ def run_passes(
     progress.start(len(shards), len(first))
     engine.run(shard for shard in shards if shard.number not in first)
     if unselected:
-        Selector(committer, engine.reader, earlier).run(shards, done, progress.compare)
+        Selector(committer, engine.reader, earlier()).run(shards, done, progress.compare)
     folder.drop_staged()
 
 

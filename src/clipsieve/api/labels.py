@@ -31,8 +31,11 @@ from clipsieve.scorers.label import ALL, TEMPLATES, Label
 ADDED = "label"
 """The columns' folder in ``RUN/added/``."""
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 """What a contact sheet is written as."""
+
+JPEG_HEIGHT = 65_500
+"""Pixels; libjpeg's own limit."""
 
 
 def label(
@@ -138,6 +141,8 @@ def draw_sheet(run: Run, path: str | Path, *, images: int = sheet.IMAGES) -> int
     if total > len(wanted):
         title += " of each label evenly from the surest to the least sure"
     drawn = sheet.draw(chosen, pictures, dict(zip(wanted.tolist(), names, strict=True)), title)
+    if format == "JPEG" and drawn.height > JPEG_HEIGHT:
+        raise RecipeError(f"{path}: {len(wanted):,} images are too many for one JPEG; give a .png, or fewer images")
     with atomic(Path(path)) as file:
         drawn.save(file, format)
     return len(wanted)
@@ -146,6 +151,8 @@ def draw_sheet(run: Run, path: str | Path, *, images: int = sheet.IMAGES) -> int
 def check_sheet(path: str | Path) -> str:
     """The format that a contact sheet of that name is written in. Raises ``RecipeError`` for a name of no picture."""
     suffix = Path(path).suffix.lower()
+    if Path(path).is_dir():
+        raise RecipeError(f"{path} is a folder; give the path of a picture for the contact sheet")
     if suffix not in FORMATS:
         raise RecipeError(f"a contact sheet is a picture; give a path that ends in {', '.join(FORMATS)}, not {path}")
     return FORMATS[suffix]

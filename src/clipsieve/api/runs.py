@@ -52,6 +52,11 @@ class Run:
         return whole_ledger(RunFolder(self.path))
 
     @cached_property
+    def columns(self) -> pa.Schema:
+        """The columns of the ledger as it was written, without those that were added since."""
+        return RunFolder(self.path).schema("ledger")
+
+    @cached_property
     def counts(self) -> Counts:
         """What became of the images and samples, by rule and by error."""
         return ledger.count(self.ledger)
@@ -80,7 +85,9 @@ class Run:
     def shards(self) -> tuple[Shard, ...]:
         """The shards of a finished run. Raises ``RunFolderError`` when some are not done."""
         folder = RunFolder(self.path)
-        shards = folder.stored_shards()
+        shards = folder.stored_shards() if folder.has_shards() else ()
+        if not shards:
+            raise RunFolderError(f"{self.path} is not finished; run its command again first")
         if len(done := folder.done("ledger")) < len(shards):
             raise RunFolderError(
                 f"{self.path} is not finished ({len(done)} of {len(shards)} shards); run its command again first"
@@ -126,7 +133,7 @@ class Run:
 
         Keys: ``method``, ``compared``, ``removed``, ``groups``, ``recall`` (of an approximate search), ``against``.
         """
-        about = (self.ledger.schema.metadata or {}).get(ABOUT)
+        about = (self.columns.metadata or {}).get(ABOUT)
         return None if about is None else dict(json.loads(about))
 
     def show(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,19 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.api.progress import Progress, Silent
+from clipsieve.api.rows import (
+    bytes_of,
+    captions_of,
+    content_id,
+    digest_of,
+    placeholder_id,
+    rows_of,
+    table_of,
+    thumbnail_of,
+)
 from clipsieve.api.runs import Run
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Vectors
-from clipsieve.core.decode import decode
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.ledger import BASE_SCHEMA
-from clipsieve.core.thumbnail import thumbnail_jpeg
-from clipsieve.errors import ImageError, RunFolderError
+from clipsieve.errors import RunFolderError
 from clipsieve.index import About, Approximate, Index
 from clipsieve.index.store import COLUMNS
 
@@ -34,9 +39,6 @@ AT_ONCE = 128
 
 PUT = 2048
 """Rows stored together: about 32 MB with their thumbnails and vectors."""
-
-CAPTION = 1000
-"""Characters of a caption that are stored; a document's paragraph can be a page."""
 
 
 @dataclass(kw_only=True)
@@ -157,23 +159,23 @@ class _Writing:
         kept = pc.equal(ledger["verdict"], "kept").to_numpy()
         usable = kept & ~np.isnan(vectors[:, 0])
         self.done.without_vector += int((kept & ~usable).sum())
-        captions = _captions(batch)
+        captions = captions_of(batch)
         places = np.flatnonzero(usable)
         for start in range(0, len(places), AT_ONCE):
             chosen = places[start : start + AT_ONCE]
-            rows = _rows(ledger.take(pa.array(chosen)), [captions[i] for i in chosen.tolist()])
+            rows = rows_of(ledger.take(pa.array(chosen)), [captions[i] for i in chosen.tolist()])
             self._write(rows, [batch.parts.images[i] for i in chosen.tolist()], vectors[chosen])
             yield len(chosen)
 
     def _write(self, rows: list[dict[str, Any]], images: Sequence[ImageSource], vectors: Vectors) -> None:
         self.done.images += len(rows)
-        data = list(self._threads.map(_bytes, images))
-        for row, read in zip(rows, data, strict=True):
-            row["id"] = _placeholder(row) if read is None else _id(read, row["caption"])
+        data = list(self._threads.map(bytes_of, images))
+        for row, image, read in zip(rows, images, data, strict=True):
+            row["id"] = placeholder_id(row) if read is None else content_id(read, row["caption"], image.frame)
         known = {} if self._fresh else self._known(rows, data)
         todo = []
         for place, row in enumerate(rows):
-            row["digest"] = _digest(row, vectors[place])
+            row["digest"] = digest_of(row, vectors[place])
             key = bytes.fromhex(row["id"])
             if key in self._seen:
                 self.done.repeated += 1
@@ -187,17 +189,20 @@ class _Writing:
             self.done.updated += digest is not None
             row["sources"] = sorted({*sources, self._source})
             todo.append(place)
-        drawn = self._threads.map(_thumbnail, [images[i] for i in todo], [data[i] for i in todo])
+        drawn = self._threads.map(thumbnail_of, [images[i] for i in todo], [data[i] for i in todo])
+        lost = [rows[i]["id"] for i in todo if data[i] is None and rows[i]["id"] in known]
+        before = {old["id"]: old["thumbnail"] for old in self._find("id", lost, "thumbnail")}
         for place, small in zip(todo, drawn, strict=True):
-            self.done.without_thumbnail += small is None
-            self._waiting.append({**rows[place], "thumbnail": small, "vector": vectors[place]})
+            shown = small or before.get(rows[place]["id"])
+            self.done.without_thumbnail += shown is None
+            self._waiting.append({**rows[place], "thumbnail": shown, "vector": vectors[place]})
         if len(self._waiting) >= PUT:
             self.flush()
 
     def flush(self) -> None:
         """Stores the rows that wait."""
         if self._waiting:
-            self._store.put(_table(self._waiting, self._schema))
+            self._store.put(table_of(self._waiting, self._schema))
             self._waiting.clear()
 
     def prune(self) -> None:
@@ -232,7 +237,7 @@ class _Writing:
             row = lost.get((old["reference"], old["caption"]))
             if row is not None and self._source in old["sources"]:
                 row["id"] = old["id"]
-        placeholders = {_placeholder(row) for row, read in zip(rows, data, strict=True) if read is not None}
+        placeholders = {placeholder_id(row) for row, read in zip(rows, data, strict=True) if read is not None}
         found = self._find("id", [*(row["id"] for row in rows), *placeholders], "digest", "sources")
         if stale := [old["id"] for old in found if old["id"] in placeholders]:
             self._store.delete(stale)
@@ -241,86 +246,3 @@ class _Writing:
     def _find(self, column: str, values: Sequence[str], *columns: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._store.find(column, values, ["id", *columns]).to_pylist() if values else []
         return found
-
-
-def _rows(ledger: pa.Table, captions: Sequence[str | None]) -> list[dict[str, Any]]:
-    """The rows of an index for some images, without what is made from their bytes."""
-    dropped = [name for name in BASE_SCHEMA.names if name not in ("image", "sample_id", "reference")]
-    rows: list[dict[str, Any]] = ledger.drop_columns(dropped).to_pylist()
-    for row, caption in zip(rows, captions, strict=True):
-        # A search cannot tell "not computed" from "cannot be scored": both pass no rule.
-        row |= {name: _without_nan(value) for name, value in row.items()}
-        # Not every store has null lists.
-        row |= {f.name: [] for f in ledger.schema if pa.types.is_list(f.type) and row[f.name] is None}
-        row["caption"] = None if caption is None else caption[:CAPTION]
-    return rows
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _captions(batch: Batch) -> list[str | None]:
-    """For each image the first text of its sample; in documents the text that stands next before it, or else after."""
-    parts = batch.parts
-    if batch.layout.kind != "interleaved":
-        return _texts_at(batch, np.searchsorted(parts.text_samples, parts.image_samples))
-    rows = zip(batch.table["modality"].to_pylist(), batch.table["text_content"].to_pylist(), strict=True)
-    spoken = [row for row, (kind, text) in enumerate(rows) if kind == "text" and text and text.strip()]
-    text_rows = np.array(spoken, dtype=np.int64)  # those of parts.texts, in their order
-    before = np.searchsorted(text_rows, parts.image_rows) - 1
-    own = before >= 0
-    own[own] = parts.text_samples[before[own]] == parts.image_samples[own]
-    return _texts_at(batch, np.where(own, before, before + 1))
-
-
-def _texts_at(batch: Batch, places: npt.NDArray[np.int64]) -> list[str | None]:
-    """The texts at ``places``, None where the text there is of another sample."""
-    parts = batch.parts
-    pairs = zip(places.tolist(), parts.image_samples.tolist(), strict=True)
-    return [parts.texts[i] if i < len(parts.texts) and parts.text_samples[i] == sample else None for i, sample in pairs]
-
-
-def _bytes(image: ImageSource) -> bytes | None:
-    try:
-        return image.read()
-    except ImageError:
-        return None
-
-
-def _thumbnail(image: ImageSource, data: bytes | None) -> bytes | None:
-    try:
-        return None if data is None else thumbnail_jpeg(decode(data, frame=image.frame))
-    except ImageError:
-        return None
-
-
-def _placeholder(row: Mapping[str, Any]) -> str:
-    """The id of an image that cannot be read: of its reference, in place of its bytes."""
-    return _id((row["reference"] or "").encode(), row["caption"])
-
-
-def _id(content: bytes, caption: str | None) -> str:
-    """Of equal images with equal captions the same, in any run: 128 bits of SHA-256, in hexadecimal."""
-    whole = hashlib.sha256(hashlib.sha256(content).digest())
-    whole.update((caption or "").encode())
-    return whole.hexdigest()[:32]
-
-
-def _digest(row: Mapping[str, Any], vector: npt.NDArray[np.float32]) -> str:
-    """Differs between any two states of a row, its sources apart."""
-    known = sorted((name, value) for name, value in row.items() if name != "id" and value is not None)
-    return hashlib.sha256(repr(known).encode() + vector.tobytes()).hexdigest()[:32]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    vectors = np.stack([row["vector"] for row in rows])
-    columns = [
-        pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
-        if name == "vector"
-        else pa.array([row.get(name) for row in rows], schema.field(name).type)
-        for name in schema.names
-    ]
-    return pa.table(columns, names=schema.names)

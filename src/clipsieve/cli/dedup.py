@@ -45,6 +45,6 @@ def dedup(
         "threshold": threshold, "method": method, "keep": keep, "links": links, "unit": unit, "against": against,
     }  # fmt: skip
     values = {key: value for key, value in given.items() if value is not None}
-    with Shown(quiet=quiet or json) as progress:
+    with Shown(quiet=quiet or json, what="taking over") as progress:
         done = api.dedup_run(run, values, write=write, out=out, progress=progress)
     finish(done, as_json=json, quiet=quiet)

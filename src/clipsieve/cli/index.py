@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipsieve.cli import options as o
+
+if TYPE_CHECKING:
+    from clipsieve.api import Indexed
 
 
 def index(
@@ -36,7 +39,7 @@ def index(
     """Index a run: its kept images with captions, thumbnails, scores and vectors. Again: only what has changed.
 
     clipsieve index clipsieve-run --to images.index
-    """  # fmt: skip
+    """
     import json as json_module
     from dataclasses import asdict
 
@@ -51,11 +54,8 @@ def index(
         out.print(summary(done), markup=False)
 
 
-def summary(done: object) -> str:
+def summary(done: Indexed) -> str:
     """What indexing did, in a few lines."""
-    from clipsieve.api import Indexed
-
-    assert isinstance(done, Indexed)
     parts = [f"{getattr(done, name):,} {name}" for name in ("added", "updated", "unchanged")]
     parts += [f"{done.repeated:,} repeated"] if done.repeated else []
     lines = [f"{done.images:,} images = {' + '.join(parts)}; {done.rows:,} rows in the index"]

@@ -46,7 +46,7 @@ def plan(
         sampled = checked.model_copy(
             update={
                 "limit": min(SAMPLE, checked.limit or SAMPLE), "device": device, "workers": workers,
-                "write": checked.write and checked.write.model_copy(update={"path": None}),
+                "dedup": None, "write": checked.write and checked.write.model_copy(update={"path": None}),
             }
         )  # fmt: skip
         done = api.execute(sampled, Path(folder) / "run", api.Silent())
@@ -62,7 +62,7 @@ def plan(
         f"estimate from the first {done.counts.samples.total:,} samples "
         f"({done.counts.images.total:,} images, {done.summary['scoring_seconds']:.1f} s): "
         f"about {_duration(seconds)}, {done.counts.images.kept * scale:,.0f} images kept, "
-        f"{written * scale / 2**20:,.0f} MiB written",
+        f"{written * scale / 2**20:,.0f} MiB written" + (", before near duplicates" if planned.dedup else ""),
         markup=False,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from clipsieve.dedup.result import Numbers
 from clipsieve.dedup.threads import in_threads
@@ -21,7 +22,10 @@ ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cluster:
-    """The points that are nearest to a centre, and those for which it is one of the nearest few; both ascend."""
+    """The points that are nearest to a centre, ascending, and those for which it is another of the nearest few.
+
+    Of the visitors, those for whom it is a nearer one come first.
+    """
 
     members: Numbers
     visitors: Numbers
@@ -31,13 +35,11 @@ def clusters(points: Floats, nearest: int = 1) -> list[Cluster]:
     """Each of ``points`` ``(n, dim)`` is a member of one cluster, and visits as many as make ``nearest`` with it."""
     centres = _centres(points, max(len(points) // SIZE, 1))
     nearest = min(nearest, len(centres))
-    mine = _nearest(points, centres, nearest)
-    order = np.argsort(mine, axis=None, kind="stable")
-    ends = np.cumsum(np.bincount(mine.ravel(), minlength=len(centres)))[:-1]
-    return [
-        Cluster(members=places[places % nearest == 0] // nearest, visitors=places[places % nearest > 0] // nearest)
-        for places in np.split(order, ends)
-    ]
+    # Flattened by columns: first all members, then all visitors for whom a centre is the second nearest, and so on.
+    mine = _nearest(points, centres, nearest).T.ravel()
+    ends = np.cumsum(np.bincount(mine, minlength=len(centres)))[:-1]
+    places = np.split(np.argsort(mine, kind="stable"), ends)
+    return [Cluster(members=of[of < len(points)], visitors=of[of >= len(points)] % len(points)) for of in places]
 
 
 def _centres(points: Floats, count: int) -> Floats:
@@ -54,17 +56,18 @@ def _centres(points: Floats, count: int) -> Floats:
     return centres
 
 
-def _nearest(points: Floats, centres: Floats, count: int) -> Numbers:
-    """The ``count`` centres that each point is nearest to, ``(points, count)``, the nearest of all first."""
-    found = np.empty((len(points), count), dtype=np.int64)
+def _nearest(points: Floats, centres: Floats, count: int) -> npt.NDArray[np.int32]:
+    """The ``count`` centres that each point is nearest to, ``(points, count)``, the nearest first."""
+    found = np.empty((len(points), count), dtype=np.int32)
 
     def find(start: int) -> None:
         cosines = points[start : start + ROWS] @ centres.T
-        first = cosines.argmax(axis=1)
-        found[start : start + ROWS, 0] = first
-        if count > 1:
-            cosines[np.arange(len(first)), first] = -np.inf
-            found[start : start + ROWS, 1:] = np.argpartition(cosines, 1 - count, axis=1)[:, 1 - count :]
+        if count == 1:
+            found[start : start + ROWS, 0] = cosines.argmax(axis=1)
+            return
+        few = np.argpartition(cosines, -count, axis=1)[:, -count:]
+        order = np.argsort(-np.take_along_axis(cosines, few, axis=1), axis=1)
+        found[start : start + ROWS] = np.take_along_axis(few, order, axis=1)
 
     in_threads(find, range(0, len(points), ROWS))
     return found

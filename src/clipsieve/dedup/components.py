@@ -8,24 +8,30 @@ from clipsieve.dedup.result import Numbers
 
 
 class Components:
-    """``root`` ``(nodes,)`` is the lowest node that each one is connected with."""
+    """``parent`` ``(nodes,)`` leads from each node to the lowest one that it is connected with, in some steps."""
 
     def __init__(self, nodes: int) -> None:
-        self.root: Numbers = np.arange(nodes)
+        self.parent: Numbers = np.arange(nodes)
 
     def connect(self, left: Numbers, right: Numbers) -> None:
         """Adds an edge from each node of ``left`` to the one beside it in ``right``.
 
-        Each round hangs the higher root of every edge on the lower one, then shortens all paths: the number of rounds
-        is logarithmic in all but contrived graphs, and no edge is visited by Python.
+        Each round hangs the higher root of every edge below the lower one; what it touches, it leaves with short
+        paths. No edge is visited by Python, and no node that has no part in it.
         """
-        root = self.root
-        while True:
-            left, right = root[left], root[right]
+        while len(left):
+            left, right = self._climb(left), self._climb(right)
             apart = left != right
-            if not apart.any():
-                return
             left, right = left[apart], right[apart]
-            np.minimum.at(root, np.maximum(left, right), np.minimum(left, right))
-            while not np.array_equal(root, shorter := root[root]):
-                root[:] = shorter
+            np.minimum.at(self.parent, np.maximum(left, right), np.minimum(left, right))
+
+    def roots(self) -> Numbers:
+        """The lowest node that each one is connected with, ``(nodes,)``."""
+        return self._climb(np.arange(len(self.parent)))
+
+    def _climb(self, nodes: Numbers) -> Numbers:
+        tops = self.parent[nodes]
+        while not np.array_equal(tops, higher := self.parent[tops]):
+            tops = higher
+        self.parent[nodes] = tops
+        return tops

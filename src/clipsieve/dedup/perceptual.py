@@ -18,7 +18,7 @@ from clipsieve.dedup.preference import Preference
 from clipsieve.dedup.removal import check_links, decide
 from clipsieve.dedup.result import Duplicates, Links
 
-THRESHOLD = 8
+THRESHOLD = 6
 """Bits; docs/duplicates.md has what it finds on photographs."""
 
 DIGITS = 16
@@ -62,7 +62,7 @@ def perceptual(
         duplicate_of=removal.duplicate_of,
         nearest=nearest,
         distance=distance,
-        method="exact search",
+        method="hashes, exact search",
     )
 
 

@@ -47,7 +47,7 @@ class Linked:
         self.gaps, self.limit = gaps, found.limit
         self.rank, self.unit, self.n = found.preference.rank, found.preference.unit, found.preference.n
         self.of, self.first = found.classes.of, found.classes.first
-        self.root = found.components.root
+        self.root = found.components.roots()
         linked = found.classes.mixed | (np.bincount(self.root, minlength=len(self.root))[self.root] > 1)
         classes = np.flatnonzero(linked)
         self.classes = classes[np.lexsort((self.rank[self.first[classes]], self.root[classes]))]
@@ -55,7 +55,7 @@ class Linked:
         # Images of one unit go together, so units connect components.
         units = Components(len(self.unit))
         units.connect(self.unit[self.images], self.unit[self.first[self.root[self.of[self.images]]]])
-        self.unit_root = units.root
+        self.unit_root = units.roots()
 
     def group(self) -> Numbers:
         """The lowest number of an image in each image's component, ``(images,)``."""

@@ -41,7 +41,8 @@ class Duplicates:
     """If removed, the most similar image that stays among those it is linked with; -1 for none."""
 
     method: str
-    """How the links were found: ``exact search``, ``approximate search ...``, ``equal bytes``."""
+    """What was compared and how: ``vectors, exact search`` or ``approximate search``, ``hashes, exact search``, or
+    ``equal bytes``."""
 
     max_similarity: npt.NDArray[np.float64] | None = None
     """``semantic``: the cosine with ``nearest``, 5 decimals; NaN without one."""

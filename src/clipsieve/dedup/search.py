@@ -78,9 +78,6 @@ class Search:
         mine = bounds[left]
         for start in range(0, len(right), BLOCK):
             columns = right[start : start + BLOCK]
-            if bounds.shape[1] == self.vectors.dim:
-                self.compare(left, columns)
-                continue
             cosines = mine @ bounds[columns].T
             cut = np.minimum(self.low[left], self.low[columns].min()) - self.slack
             reach = cosines >= np.minimum(cut, self.link)[:, None]
@@ -137,8 +134,8 @@ class Search:
     def _matters(self, cosines: Floats, left: Numbers, right: Numbers) -> Mask:
         matters: Mask = cosines >= self.low[left] - self.slack
         matters |= cosines >= self.low[right] - self.slack
-        root = self.found.components.root
-        matters |= (cosines >= self.link) & (root[left] != root[right])
+        parent = self.found.components.parent
+        matters |= (cosines >= self.link) & (parent[left] != parent[right])
         return matters
 
     def _raise(self, classes: Numbers, cosines: Floats) -> None:

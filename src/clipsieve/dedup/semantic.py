@@ -16,8 +16,8 @@ from clipsieve.dedup.result import Duplicates, Links, Progress
 from clipsieve.dedup.threads import single_blas
 from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
 
-EXACT_PAIRS = 300_000**2 // 2
-"""Pairs up to which ``auto`` searches exactly: those of 300,000 images, about a minute on two cores."""
+EXACT_PAIRS = 500_000**2 // 2
+"""Pairs up to which ``auto`` searches exactly, those of 500,000 images: below, an approximate search is no quicker."""
 
 Method: TypeAlias = Literal["auto", "exact", "approximate"]
 
@@ -71,7 +71,7 @@ def semantic(
         duplicate_of=removal.duplicate_of,
         nearest=nearest,
         max_similarity=np.where(nearest < 0, np.nan, (DECIMALS - gap) / DECIMALS),
-        method="approximate search in overlapping clusters" if quick else "exact search",
+        method="vectors, approximate search" if quick else "vectors, exact search",
         recall=recall,
     )
 

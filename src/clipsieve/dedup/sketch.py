@@ -24,17 +24,14 @@ def sketch(vectors: UnitVectors, rows: Numbers) -> Floats:
     """``(rows, few + 1)`` float32: a product of two of its rows is at least their cosine, less ``vectors.margin``.
 
     A rotation packs what vectors have in common into few dimensions. With x = (a, b) and y = (c, d) after it, a.c is
-    known and b.d is at most ``|b| |d|`` (Cauchy-Schwarz): the sketch of x is (a, ``|b|``). Where no sketch would rule
-    out enough pairs to pay, the rows themselves are returned, ``(rows, dim)``.
+    known and b.d is at most ``|b| |d|`` (Cauchy-Schwarz): the sketch of x is (a, ``|b|``).
     """
     basis = rotation(vectors, rows)
-    few = affordable(vectors, rows, basis)
-    if few == vectors.dim:
-        return vectors.unit(rows)
-    found = np.empty((len(rows), few + 1), dtype=np.float32)
+    basis = basis[:, : affordable(vectors, rows, basis)]
+    found = np.empty((len(rows), basis.shape[1] + 1), dtype=np.float32)
     for start in range(0, len(rows), ROWS):
         part = slice(start, start + ROWS)
-        found[part] = shorten(vectors.unit(rows[part]), basis[:, :few])
+        found[part] = shorten(vectors.unit(rows[part]), basis)
     return found
 
 
@@ -59,7 +56,7 @@ def shorten(unit: Floats, basis: Doubles) -> Floats:
 
 
 def affordable(vectors: UnitVectors, rows: Numbers, basis: Doubles) -> int:
-    """The number of dimensions with which a search costs least, judged by some rows against all others."""
+    """The dimensions of a sketch with which a search costs least, judged by some rows against all others."""
     probes = rows[:: max(len(rows) // PROBES, 1)][:PROBES]
     best = np.full(len(probes), -1, dtype=np.float32)
     for start in range(0, len(rows), ROWS):
@@ -67,10 +64,11 @@ def affordable(vectors: UnitVectors, rows: Numbers, basis: Doubles) -> int:
         cosines = vectors.unit(probes) @ vectors.unit(some).T
         cosines[probes[:, None] == some] = -1
         best = np.maximum(best, cosines.max(axis=1))
-    others = vectors.unit(rows[:: max(len(rows) // ROWS, 1)])
-    costs = {vectors.dim: float(vectors.dim)}
-    for few in CHOICES:
-        if few < vectors.dim:
-            bounds = shorten(vectors.unit(probes), basis[:, :few]) @ shorten(others, basis[:, :few]).T
-            costs[few] = few + CANDIDATE_COST * float((bounds >= best[:, None]).mean())
-    return min(costs, key=lambda few: costs[few])
+    others = vectors.unit(rows[:: max(len(rows) // SAMPLE, 1)])
+    costs = {}
+    for few in (few for few in CHOICES if few <= vectors.dim):
+        bounds = shorten(vectors.unit(probes), basis[:, :few]) @ shorten(others, basis[:, :few]).T
+        left = float((bounds >= best[:, None]).mean())
+        # Where a sketch rules out too little, the vectors themselves are compared.
+        costs[few] = few + min(CANDIDATE_COST * left, vectors.dim)
+    return min(costs, key=lambda few: costs[few], default=vectors.dim)

@@ -8,8 +8,8 @@ import numpy.typing as npt
 from clipsieve.core.layout import Mask
 from clipsieve.dedup.result import Numbers
 
-ROWS = 4096
-"""Rows that are read and converted at once: 16 MB of float64 at 512 dimensions."""
+ROWS = 1024
+"""Rows that are read and converted at once: 4 MB of float64 at 512 dimensions."""
 
 PAIRS = 512
 """Pairs whose rows are gathered at once: 2 MB at 512 dimensions, which stay in the processor's cache."""

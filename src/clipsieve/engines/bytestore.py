@@ -6,7 +6,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -33,17 +33,6 @@ class ByteStore:
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._end = 0
         self._putting = threading.Lock()
-
-    @classmethod
-    def opened(cls, file: IO[bytes], sizes: Sequence[int]) -> ByteStore:
-        """The bytes in an open file: those of image ``i``, under the key ``(0, i)``, are the next ``sizes[i]``."""
-        store = cls.__new__(cls)
-        store._file = file
-        ends = np.cumsum([0, *sizes]).tolist()
-        store._places = {(0, i): (ends[i], size) for i, size in enumerate(sizes) if size}
-        store._end = ends[-1]
-        store._putting = threading.Lock()
-        return store
 
     def put(self, key: tuple[int, int], data: bytes) -> None:
         """Keeps ``data`` under ``key``."""
@@ -87,3 +76,23 @@ class StoredBytes(LazyBytes):
     def read(self, index: int) -> bytes | None:
         """From the row, else from the store."""
         return self.sources[index].inline or self.store.get(self.keys[index])
+
+
+class FileBytes(LazyBytes):
+    """Bytes of images that lie one after the other in an open file, ``sizes`` long; 0 for one that is in its row."""
+
+    def __init__(self, file: BinaryIO, sizes: Sequence[int], sources: Sequence[ImageSource]) -> None:
+        self._file = file
+        self._starts = np.cumsum([0, *sizes]).tolist()
+        self._sources = sources
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def read(self, index: int) -> bytes | None:
+        """From the row, else from the file."""
+        start, end = self._starts[index : index + 2]
+        if start == end:
+            return self._sources[index].inline
+        self._file.seek(start)
+        return self._file.read(end - start)

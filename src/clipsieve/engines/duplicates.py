@@ -179,13 +179,14 @@ class _Compared:
             "removed": pa.array(found.removed),
             "reason": pa.array(self._reasons(found, names), pa.string()),
         }
-        score = None
+        score, about_nulls = None, {}
         if found.max_similarity is not None:
             score = "max_similarity"
             columns[score] = pa.array(found.max_similarity)
         elif found.distance is not None:
             score = "min_distance"
             columns[score] = pa.array(found.distance.astype(np.float64), mask=found.distance < 0)
+            about_nulls = {"null": "no other image within the threshold"}
         columns["nearest"] = names.take(_known(found.nearest))
         columns["duplicate_group"] = pa.array(np.append(self.numbers, -1)[found.group], mask=found.group < 0)
         columns["duplicate_of"] = names.take(_known(found.duplicate_of))
@@ -198,7 +199,7 @@ class _Compared:
             "recall": found.recall,
         }
         fields = [
-            pa.field(name, column.type, metadata={"unit": "image"} if name == score else None)
+            pa.field(name, column.type, metadata={"unit": "image", **about_nulls} if name == score else None)
             for name, column in columns.items()
         ]
         schema = pa.schema(fields, metadata={ABOUT: json.dumps(about).encode()})
@@ -211,7 +212,8 @@ class _Compared:
             stays = int(found.duplicate_of[image]) >= 0
             other = int((found.duplicate_of if stays else found.nearest)[image])
             nearest = int(found.nearest[image])
-            told = _closeness(found, image) if other == nearest else f"nearest: {names[nearest]}"
+            told = _closeness(found, image)
+            told = told if other == nearest else f"nearest: {names[nearest]}, {told}"
             where = "" if other < len(self.names) else " of the earlier data"
             after = "" if stays else ", which goes too"
             reasons[image] = f"near duplicate of {names[other]}{where} ({told}){after}"

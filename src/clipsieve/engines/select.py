@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,10 +77,10 @@ class Selector:
         self, shards: Sequence[Shard], done: set[int], progress: Callable[[int, int], None]
     ) -> Mapping[int, Counts]:
         """Commits the shards that are not in ``done``; ``progress`` hears of the search for near duplicates."""
-        columns = ["image", "sample", "sample_id", "reference", "verdict", "error", "sample_verdict"]
+        columns = ["image", "sample", "verdict", "error", "sample_verdict"]
         columns += [bound.rule.name for bound in self.plan.ranks]
         if self.plan.dedup is not None:
-            columns += [*filter(None, [self.plan.dedup.column]), *self.plan.dedup.preference]
+            columns += ["sample_id", "reference", *filter(None, [self.plan.dedup.column]), *self.plan.dedup.preference]
         columns = list(dict.fromkeys(columns))
         found = {
             shard.number: Survivors.of(self.folder.part_table("scores", shard.number, columns)) for shard in shards
@@ -122,7 +123,9 @@ class Selector:
             verdicts = found.verdicts(geometry(batch, pairs=False))
             table = _updated(scores, found, verdicts)
             self.committer.write_output(shard.number, batch.kept(verdicts.images, verdicts.samples), table)
-        return self.committer.write_part("ledger", shard.number, table)
+        counts = self.committer.write_part("ledger", shard.number, table)
+        shutil.rmtree(folder, ignore_errors=True)
+        return counts
 
 
 def _values(found: Survivors, bound: BoundRule) -> npt.NDArray[np.float64]:

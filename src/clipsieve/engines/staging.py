@@ -20,7 +20,7 @@ from clipsieve.core.contracts import Rows
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask
 from clipsieve.core.lazy import LazyBytes
-from clipsieve.engines.bytestore import ByteStore, StoredBytes
+from clipsieve.engines.bytestore import FileBytes
 from clipsieve.errors import ImageError, SourceError
 from clipsieve.runfolder import atomic, write_table
 
@@ -72,8 +72,7 @@ def staged(
         yield kept
         return
     with open(folder / "bytes", "rb") as file:
-        keys = [(0, image) for image in range(kept.images)]
-        kept.bytes = StoredBytes(store=ByteStore.opened(file, about["sizes"]), keys=keys, sources=kept.parts.images)
+        kept.bytes = FileBytes(file, about["sizes"], kept.parts.images)
         yield kept
 
 
@@ -94,5 +93,9 @@ class SourceBytes(LazyBytes):
         except ImageError as failure:
             if self.failed[index]:
                 return None
-            name = self.sources[index].reference or "an image"
-            raise SourceError(f"{name} was read when it was scored and cannot be now: {failure}") from None
+            raise no_longer(self.sources[index], str(failure)) from None
+
+
+def no_longer(source: ImageSource, why: str) -> SourceError:
+    """An image that was scored cannot be read a second time."""
+    return SourceError(f"{source.reference or 'an image'} was read when it was scored and cannot be now: {why}")

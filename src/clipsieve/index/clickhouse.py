@@ -19,6 +19,9 @@ from clipsieve.index.store import COLUMNS
 ABOUT = "clipsieve "
 """What the comment of one of our tables begins with; the rest is what is told of the index."""
 
+GRANULE = 128
+"""Rows that are read to find one: with vectors and thumbnails about 1 MB. ClickHouse's usual 8192 would be 80 MB."""
+
 FOUND_AT_ONCE = 50_000
 """Characters of values that one query asks for: a server takes parameters of up to 128 KiB."""
 
@@ -55,7 +58,7 @@ class Connection(Protocol):
 class ClickHouseStore:
     """A ``Store`` in the table ``table`` of the database ``database``, both plain names."""
 
-    exact_up_to = 2_000_000
+    exact_up_to = 1_000_000  # 1 s a query on two cores, benchmarks/search.py; HNSW is slow to build
 
     def __init__(self, connection: Connection, title: str, database: str, table: str) -> None:
         self.title = title
@@ -90,7 +93,8 @@ class ClickHouseStore:
             f"CREATE TABLE {self._table} ({', '.join(columns)}, "
             "version UInt64 MATERIALIZED toUnixTimestamp64Micro(now64(6)), "
             f"CONSTRAINT dim CHECK length(vector) = {schema.field('vector').type.list_size}) "
-            f"ENGINE = ReplacingMergeTree(version) ORDER BY id COMMENT {quoted(ABOUT + about)}"
+            f"ENGINE = ReplacingMergeTree(version) ORDER BY id SETTINGS index_granularity = {GRANULE} "
+            f"COMMENT {quoted(ABOUT + about)}"
         )
 
     def describe(self, about: str) -> None:
@@ -131,19 +135,29 @@ class ClickHouseStore:
             last = page["id"][-1].as_py()
 
     def nearest(self, vector: Vectors, count: int, where: Sequence[Rule], *, exact: bool) -> pa.Table:
-        order = "ORDER BY cosineDistance(vector, {query:Array(Float32)})"
-        query = {"query": vector.tolist()}
-        if not exact:
-            # The approximate index knows no FINAL and may find older versions of a row: the row itself is read again.
-            found = self._read(f"SELECT id FROM {self._table} {order} LIMIT {count}", query)
-            return self.find("id", found["id"].unique().to_pylist(), ["id", "vector"])
         condition, values = _condition(where)
-        # Where there is an approximate index, ClickHouse would take its nearest first, and then look which of those
-        # pass the condition.
-        return self._read(
-            f"{self._select(['id', 'vector'])} WHERE {condition} {order} LIMIT {count} SETTINGS use_skip_indexes = 0",
-            {**values, **query},
-        )
+        values["query"] = vector.tolist()
+        asked = count
+        while True:
+            # Without FINAL, which would merge whole rows and keep ClickHouse from filtering before it reads vectors.
+            sql = (
+                f"SELECT id, version FROM {self._table} WHERE {condition} "
+                f"ORDER BY cosineDistance(vector, {{query:Array(Float32)}}) LIMIT {asked}"
+            )
+            if exact:  # or the approximate index would name its nearest first, and the filter leave few of them
+                sql += " SETTINGS use_skip_indexes = 0"
+            versions = self._read(sql, values)
+            rows = self._current(versions)
+            if rows.num_rows >= count or versions.num_rows < asked:
+                return rows
+            asked *= 2  # older versions of rows, until they are merged away, have taken places
+
+    def _current(self, versions: pa.Table) -> pa.Table:
+        """``id`` and ``vector`` of those rows (``id``, ``version``) that no newer ones have replaced."""
+        asked = set(zip(versions["id"].to_pylist(), versions["version"].to_pylist(), strict=True))
+        found = self.find("id", [name for name, _ in asked], ["id", "version", "vector"])
+        pairs = zip(found["id"].to_pylist(), found["version"].to_pylist(), strict=True)
+        return found.filter(pa.array([pair in asked for pair in pairs], pa.bool_())).select(["id", "vector"])
 
     def approximate(self, dim: int) -> None:
         self._connection.run(f"OPTIMIZE TABLE {self._table} FINAL")
@@ -164,8 +178,8 @@ class ClickHouseStore:
 
     def _read(self, sql: str, values: Mapping[str, Any]) -> pa.Table:
         table = self._connection.read(sql, values)
-        schema = self.schema()
-        return table.cast(pa.schema([schema.field(name) for name in table.column_names]))
+        known = {field.name: field for field in self.schema()}
+        return table.cast(pa.schema([known.get(field.name, field) for field in table.schema]))
 
 
 def quoted(text: str) -> str:

@@ -79,6 +79,10 @@ class ImageFolder:
         for piece in shard.pieces:
             origins.append((len(rows), f"{piece.path}/"))
             for name, image, sidecar in self._images(piece):
+                if (shown := _spelt(image)) != image:
+                    errors[len(rows)] = "unreadable: the name of the file is not UTF-8"
+                    rows.append({"id": _spelt(name), "image": shown})
+                    continue
                 try:
                     rows.append({"id": name, "image": image, "caption": sidecar and _caption(sidecar)})
                 except _CaptionError as failure:
@@ -106,6 +110,11 @@ class ImageFolder:
         """Counts the listed files that have an image's extension."""
         images = sum(is_image(file.path) for file in self._source.files)
         return SourceCounts(samples=images, images=images)
+
+
+def _spelt(name: str) -> str:
+    """``name`` with the bytes that are not UTF-8 spelt out: a table holds text alone."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class _CaptionError(Exception):

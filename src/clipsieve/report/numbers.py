@@ -21,6 +21,9 @@ PERCENTILES = (1, 5, 50, 95, 99)
 CLOSE = 1e-5
 """Scores of a model agree to this between batch sizes and machines; closer to a threshold a verdict may differ."""
 
+NOT_COMPUTED = b"not computed, an earlier rule had dropped the image"
+"""Why a score is null, where its field does not say otherwise in its metadata."""
+
 HALF = 0.5
 """A rule that drops more than this share of the images is warned about."""
 
@@ -82,14 +85,15 @@ def _model_bounds(plan: Plan) -> Iterator[tuple[str, float]]:
 class Distribution:
     """How the computed values of one score lie.
 
-    ``values`` were computed, ``missing`` cannot be scored (NaN), ``skipped`` were not computed because an earlier
-    rule had dropped the image. ``edges`` ``(bins + 1,)`` and ``heights`` ``(bins,)`` make the histogram.
+    ``values`` were computed, ``missing`` cannot be scored (NaN), ``skipped`` are null, for the reason ``why_skipped``.
+    ``edges`` ``(bins + 1,)`` and ``heights`` ``(bins,)`` make the histogram.
     """
 
     name: str
     values: int
     missing: int
     skipped: int
+    why_skipped: str
     percentiles: Mapping[int, float]
     edges: npt.NDArray[np.float64]
     heights: npt.NDArray[np.int64]
@@ -117,7 +121,8 @@ def distributions(ledger: pa.Table, bins: int = 40) -> list[Distribution]:
                 name=name,
                 values=len(finite),
                 missing=int(np.isnan(values).sum()),
-                skipped=column.null_count,
+                skipped=_nulls(ledger, field.name, column),
+                why_skipped=(field.metadata or {}).get(b"null", NOT_COMPUTED).decode(),
                 percentiles=dict(zip(PERCENTILES, np.percentile(finite, PERCENTILES).tolist(), strict=True))
                 if len(finite)
                 else {},
@@ -126,6 +131,13 @@ def distributions(ledger: pa.Table, bins: int = 40) -> list[Distribution]:
             )
         )
     return found
+
+
+def _nulls(ledger: pa.Table, name: str, column: pa.ChunkedArray) -> int:
+    """Nulls among what has a value of that kind: an image has, a sample without images has not."""
+    of_images = (ledger.schema.field(name).metadata or {}).get(b"unit") == b"image"
+    bare = ledger["image"].null_count if of_images else 0
+    return int(column.null_count - bare)
 
 
 def _first_rows(ledger: pa.Table) -> pa.Array:

@@ -105,12 +105,13 @@ cosine by <code>{_escaped(question.model)}</code></p>
 def _card(row: Mapping[str, Any]) -> str:
     caption = row["caption"] or ""
     scores = {name: value for name, value in row.items() if name not in NOT_SCORES and value not in (None, [])}
+    place = place_of(row)
     picture = _image(row["thumbnail"], caption) or "no thumbnail"
     return f"""<li>
 <figure>{picture}<span class="similarity">{row["similarity"]:.3f}</span></figure>
 <div class="text">
 <p class="caption" dir="auto" title="{_escaped(caption)}">{_escaped(caption)}</p>
-<p class="reference">{_escaped(place_of(row))}</p>
+<p class="reference" title="{_escaped(place)}">{_escaped(place.rpartition("/")[2])}</p>
 {_details(scores)}</div>
 </li>"""
 

@@ -65,10 +65,10 @@ def score_table(ledger: pa.Table) -> RenderableType:
         cells = [_number(value) for value in one.percentiles.values()] or ["-"] * len(PERCENTILES)
         table.add_row(one.name, f"{one.values:,}", *cells, sparkline(one))
     lines: list[RenderableType] = [table]
-    for title, gaps in (
-        ("cannot be scored (NaN)", {one.name: one.missing for one in found}),
-        ("not computed, an earlier rule had dropped the image", {one.name: one.skipped for one in found}),
-    ):
+    gaps_by_title = {"cannot be scored (NaN)": {one.name: one.missing for one in found}}
+    for one in found:
+        gaps_by_title.setdefault(one.why_skipped, {})[one.name] = one.skipped
+    for title, gaps in gaps_by_title.items():
         named = ", ".join(f"{name} {number:,}" for name, number in gaps.items() if number)
         if named:
             lines.append(Text(f"{title}: {named}", style="dim"))
@@ -103,8 +103,12 @@ def duplicates_line(about: Mapping[str, Any]) -> str:
     compared = f"{about['compared']:,} images compared"
     if about["against"]:
         compared += f", also with the {about['against']['images']:,} of {about['against']['name']}"
-    recall = f" (measured recall {about['recall']:.4f})" if "approximate" in about["method"] else ""
-    return f"dedup   {about['method']}{recall}: {compared}; {about['removed']:,} go, {about['groups']:,} groups"
+    told = about["method"]
+    if "approximate" in told:
+        known = about["recall"] is not None
+        told += f" (measured recall {about['recall']:.4f})" if known else " (recall unknown: no link in the sample)"
+    groups = f"{about['groups']:,} group" + "s" * (about["groups"] != 1)
+    return f"dedup   {told}: {compared}; {about['removed']:,} near duplicates, in {groups}"
 
 
 def show(console: Console, counts: Counts, plan: Plan, ledger: pa.Table, duplicates: Mapping[str, Any] | None) -> None:
