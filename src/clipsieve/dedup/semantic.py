@@ -17,7 +17,7 @@ from clipsieve.dedup.threads import single_blas
 from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
 
 EXACT_PAIRS = 500_000**2 // 2
-"""Pairs up to which ``auto`` searches exactly, those of 500,000 images: below, an approximate search is no quicker."""
+"""Pairs up to which ``auto`` searches exactly, those of 500,000 images: near there an approximate one is as quick."""
 
 Method: TypeAlias = Literal["auto", "exact", "approximate"]
 
