@@ -30,7 +30,19 @@ from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Pixels, Rows, Scorer
 from clipsieve.core.embed import Prompts, TextVectors
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
-from clipsieve.scorers import Blur, ClipScore, FileBytes, ImageTextRatio, Label, PairSimilarity, QrCode, Size, Words
+from clipsieve.scorers import (
+    Blur,
+    ClipScore,
+    ContentHash,
+    FileBytes,
+    ImageTextRatio,
+    Label,
+    PairSimilarity,
+    PerceptualHash,
+    QrCode,
+    Size,
+    Words,
+)
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"
@@ -161,7 +173,8 @@ def costs(images: list[bytes]) -> dict[str, float]:
     scored.prompts = Prompts(vectors=prompts, logit_scale=100.0, logit_bias=0.0, sigmoid=False)
     paired = Batch.from_lists([[np.zeros((1, 1, 3), np.uint8)] * 2] * 2048)
     paired.image_vectors = vectors
-    bytes_only = Batch.from_lists(images)
+    bytes_only, decoded = Batch.from_lists(images), Batch.from_lists(images)
+    bytes_only.bytes, decoded.pixels  # noqa: B018 - so that these views are there
     prose = documents(20_000, words=60)
     return {
         "decode": round(statistics.median(seconds(lambda: Batch.from_lists(images).pixels) for _ in range(TURNS))
@@ -169,6 +182,8 @@ def costs(images: list[bytes]) -> dict[str, float]:
         "width, height": round(statistics.median(seconds(lambda: Size().score(Batch.from_lists(images)))
                                for _ in range(TURNS)) / len(images) * 1e3, 4),
         "file_bytes": cost_a_unit(FileBytes(), bytes_only, len(images)),
+        "content_hash": cost_a_unit(ContentHash(), bytes_only, len(images)),
+        "perceptual_hash": cost_a_unit(PerceptualHash(), decoded, len(images)),
         "words, a row": cost_a_unit(Words(), prose, 20_000),
         "label, 100 of them": cost_a_unit(label, scored, 4096),
         "clip_score": cost_a_unit(ClipScore(), scored, 4096),

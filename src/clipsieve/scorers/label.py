@@ -55,7 +55,7 @@ class Label(OnLists):
     columns: ClassVar[Mapping[str, pa.DataType]] = {"label": pa.string(), "label_probability": pa.float64()}
     unit: ClassVar[Unit] = "image"
     reads: ClassVar[Needs] = "vectors"
-    cost: ClassVar[float] = 0.005  # ms an image of 100 labels once the vectors are there, benchmarks/pixel_scorers.py
+    cost: ClassVar[float] = 0.002  # ms an image of 100 labels once the vectors are there, benchmarks/pixel_scorers.py
 
     def __post_init__(self) -> None:
         # Lists, as YAML gives them, become tuples, so that equal scorers are equal and can be hashed.
