@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipsieve import dedup
     from clipsieve.api import Run, dedup_run, index_run, label, run, score
     from clipsieve.core.batch import Batch
     from clipsieve.core.ledger import Counts, Tally
@@ -55,6 +56,7 @@ __all__ = [
     "Tally",
     "Words",
     "__version__",
+    "dedup",
     "dedup_run",
     "index_run",
     "label",
@@ -85,6 +87,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "dedup":
+        return import_module("clipsieve.dedup")
     if name == "load_encoder":
         return import_module("clipsieve.encoders").load
     if name in _HOMES:

@@ -19,7 +19,8 @@ ABOUT: dict[str, Any] = {
         ({}, "vectors, exact search: 1,200 images compared; 3 near duplicates, in 1 group"),
         (
             {"method": "vectors, approximate search", "recall": 0.99951, "groups": 2},
-            "vectors, approximate search (measured recall 0.9995): 1,200 images compared; 3 near duplicates, in 2 groups",
+            "vectors, approximate search (measured recall 0.9995): 1,200 images compared; "
+            "3 near duplicates, in 2 groups",
         ),
         (
             {"method": "vectors, approximate search", "recall": None, "removed": 0, "groups": 0},
@@ -28,7 +29,8 @@ ABOUT: dict[str, Any] = {
         ),
         (
             {"against": {"name": "earlier", "images": 5000}},
-            "vectors, exact search: 1,200 images compared, also with the 5,000 of earlier; 3 near duplicates, in 1 group",
+            "vectors, exact search: 1,200 images compared, also with the 5,000 of earlier; "
+            "3 near duplicates, in 1 group",
         ),
     ],
 )
