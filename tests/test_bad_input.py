@@ -918,7 +918,7 @@ def theirs(place: str) -> Search:
     def build(folder: Path) -> Sequence[str]:
         rows = pa.table({"id": ["a"], "vector": pa.array([[1.0]], pa.list_(pa.float32(), 1))})
         if place.startswith("chdb"):
-            store = open_store(place)._connection  # type: ignore[attr-defined]
+            store = open_store(place, create=True)._connection  # type: ignore[attr-defined]
             store.run("CREATE DATABASE clipsieve")
             store.run("CREATE TABLE clipsieve.images (id String) ENGINE = MergeTree ORDER BY id")
             store.close()

@@ -242,6 +242,16 @@ def test_approximate_on_request_and_by_size(source: Path, tmp_path: Path, monkey
     assert index_run(source / "run", tmp_path / "index").approximate == built
 
 
+def test_an_approximate_index_is_kept_up_to_date(source: Path, tmp_path: Path) -> None:
+    first = index_run(source / "run", tmp_path / "index", approximate=True)
+    assert first.approximate is not None
+    assert first.approximate.rows == first.rows
+    second = index_run(source / "all", tmp_path / "index")
+    assert second.added == 1
+    assert second.approximate is not None
+    assert second.approximate.rows == second.rows == first.rows + second.added
+
+
 def test_what_cannot_be_indexed_leaves_nothing_behind(source: Path, tmp_path: Path) -> None:
     clipsieve.run(read=str(source / "rows.jsonl"), keep=["blur >= 100"], out=tmp_path / "plain")
     with pytest.raises(RunFolderError, match="holds no image vectors: run its recipe with --vectors"):

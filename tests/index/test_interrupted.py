@@ -18,7 +18,7 @@ def test_a_place_where_making_was_interrupted_is_taken_again(place: str, tmp_pat
     if place == "lance":
         (folder / "images.lance" / "data").mkdir(parents=True)
     else:
-        open_store(f"chdb://{folder}").close()
+        open_store(f"chdb://{folder}", create=True).close()
         assert any(folder.iterdir())
     name = f"chdb://{folder}" if place == "chdb" else folder
     with pytest.raises(IndexStoreError, match="no index at"):

@@ -36,7 +36,7 @@ def test_a_refused_password_is_not_repeated(served: Served) -> None:
     "url",
     ["clickhouse://", "clickhouse://u:s3cret@/db.t", "clickhouse://u:s3cret@h", "clickhouse://u:s3cret@h:x/db.t",
      "clickhouse://u:s3cret@h/a.b.c", "clickhouse://u:s3cret@h/a.b?x=1", "clickhouse://u:s3cret@h/a`.b",
-     "clickhouse://u:s3cret@h/a.b%20c", "chdb://", "s3cret://x"],
+     "clickhouse://u:s3cret@h/a.b%20c", "clickhouse:/u:s3cret@h/a.b", "clickhouse://u:[s3cret@h/a.b", "chdb://", "s3cret://x"],
 )  # fmt: skip
 def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(UsageError) as refused:
@@ -46,7 +46,7 @@ def test_a_url_that_is_none_is_refused_without_its_password(url: str) -> None:
 
 def test_one_chdb_folder_at_a_time(clickhouse_folder: Path, served: Served, tmp_path: Path) -> None:
     with pytest.raises(IndexStoreError, match="this process has another one open; close that index first"):
-        open_store(f"chdb://{tmp_path / 'other'}")
+        open_store(f"chdb://{tmp_path / 'other'}", create=True)
     code = f"from clipsieve.index.places import open_store; open_store({f'chdb://{clickhouse_folder}'!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "another process has it open" in done.stderr

@@ -12,6 +12,7 @@ import pytest
 
 from clipsieve.errors import IndexStoreError, ModelError, RuleError, UsageError
 from clipsieve.index import About, Index, vectors_of
+from clipsieve.index.lancedb import LanceStore
 from clipsieve.index.store import row_schema
 from tests.fakes import ColourEncoder
 from tests.index.conftest import ABOUT, COLOURS, DIM, SCORES, Fill, rows, unit
@@ -243,7 +244,7 @@ def test_scan_gives_every_row_once_in_small_batches(fill: Fill) -> None:
 
 
 def test_columns_of_later_runs_are_added(fill: Fill, place: str) -> None:
-    fill(MANY[:2])
+    fill(MANY[:2]).close()
     with Index.create(place, ABOUT, [pa.field("blur", pa.float64())]) as index:
         assert [field.name for field in index.scores] == [*(s.name for s in SCORES), "blur"]
         index.store.put(rows(MANY[2:3], index.store.schema(), id=["new"], blur=[7.0]))
@@ -253,7 +254,7 @@ def test_columns_of_later_runs_are_added(fill: Fill, place: str) -> None:
 
 
 def test_an_index_keeps_to_its_model(fill: Fill, place: str) -> None:
-    fill(MANY[:2])
+    fill(MANY[:2]).close()
     other = About(model="other", revision=None, fingerprint="fp16-1", dim=16)
     with pytest.raises(IndexStoreError, match=r"holds vectors of m \(fp32-0, 8 dimensions\), the run those of other"):
         Index.create(place, other, [])
@@ -287,3 +288,12 @@ def test_search_by_text_by_image_and_by_both(place: str, tmp_path: Path) -> None
 def test_what_is_no_index_is_told(place: str) -> None:
     with pytest.raises(IndexStoreError, match=r"no index at .*; make it with: clipsieve index"):
         Index.open(place)
+
+
+def test_a_second_writer_waits_its_turn(tmp_path: Path) -> None:
+    first = LanceStore(tmp_path / "index")
+    first.hold()
+    with pytest.raises(IndexStoreError, match=r"index is being written by another process; wait for it"):
+        LanceStore(tmp_path / "index").hold()
+    first.close()
+    LanceStore(tmp_path / "index").hold()

@@ -127,13 +127,14 @@ def _scores(ledger: pa.Schema) -> list[pa.Field]:
 
 def _settle(index: Index, asked: bool | None, done: Indexed, progress: Progress) -> Approximate | None:
     """Builds or drops the approximate index, as asked or as the number of rows says."""
-    wanted = done.rows > index.store.exact_up_to if asked is None else asked
     built = index.about.approximate
-    if not wanted:
-        if asked is False:
-            index.exact()
-        return index.about.approximate
-    if built and not (done.added or done.updated or done.removed):
+    if asked is False:
+        index.exact()
+        return None
+    # Of one row there is no recall to measure. One that is there is kept up to date, however many rows there are.
+    if done.rows < 2 or not (asked or built or done.rows > index.store.exact_up_to):
+        return built
+    if built and built.rows == done.rows and not (done.added or done.updated or done.removed):
         return built
     progress.say(f"building the approximate index over {done.rows:,} rows")
     return index.approximate()

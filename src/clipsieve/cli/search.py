@@ -49,15 +49,15 @@ def search(
             index=opened.store.title, rows=len(opened), model=opened.about.model, text=text, image=image, where=where,
             thumbnail=_small(image) if page and image else None,
         )  # fmt: skip
+    if json:
+        out.print_json(json_module.dumps(_result(question, found)), ensure_ascii=True)
+    else:
+        _print(found, question.rows)
     if page:
         with atomic(page) as file:
             file.write(drawn(question, found).encode())
-    if json:
-        out.print_json(json_module.dumps(_result(question, found)), ensure_ascii=True)
-        return
-    _print(found)
-    if page:
-        out.print(f"page  {page}", markup=False)
+        if not json:
+            out.print(f"page  {page}", markup=False)
 
 
 def _result(question: Question, found: pa.Table) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def _small(image: str) -> bytes:
     return thumbnail_jpeg(decode(from_cell(image, "").read()))
 
 
-def _print(found: pa.Table) -> None:
+def _print(found: pa.Table, rows: int) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -97,4 +97,5 @@ def _print(found: pa.Table) -> None:
         table.add_row(
             f"{row['similarity']:.4f}", Text(printable(" ".join((row["caption"] or "").split()))), Text(place)
         )
-    out.print(table if len(found) else "no image passes these rules")
+    nothing = "no image passes these rules" if rows else "the index is empty"
+    out.print(table if len(found) else nothing)

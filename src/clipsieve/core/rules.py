@@ -173,9 +173,9 @@ def check_name(name: str, known: Iterable[str]) -> None:
     """Raises ``RuleError`` with the nearest known name when ``name`` is not known."""
     known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RuleError(f"unknown score {name!r}{hint} Known: {', '.join(known)}".replace("? Known", "? known"))
+        near = difflib.get_close_matches(name.lower(), known, n=1)
+        hint = f"did you mean {near[0]!r}? known" if near else "known"
+        raise RuleError(f"unknown score {name!r}; {hint}: {', '.join(known)}")
 
 
 class _Parser:

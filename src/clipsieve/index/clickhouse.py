@@ -170,6 +170,9 @@ class ClickHouseStore:
     def exact(self) -> None:
         self._connection.run(f"ALTER TABLE {self._table} DROP INDEX IF EXISTS approximate SETTINGS mutations_sync = 2")
 
+    def hold(self) -> None:
+        """Nothing to hold: a folder of chDB has one process, and of rows with one id a server keeps the last."""
+
     def close(self) -> None:
         self._connection.close()
 

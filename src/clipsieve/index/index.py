@@ -78,7 +78,9 @@ class Index:
 
         Raises ``IndexStoreError`` when it holds vectors of another model, or a score of another type.
         """
-        with _opened(place) as store:
+        with _opened(place, create=True) as store:
+            store.about()  # or says that something else is there
+            store.hold()
             told = store.about()
             if told is None:
                 store.create(row_schema(scores, about.dim), about.text())
@@ -123,6 +125,8 @@ class Index:
             raise UsageError("say what to look for: a text, an image, or both")
         if text is not None and not text.strip():
             raise UsageError("the query is empty; say what to look for")
+        if text is not None and text.encode(errors="ignore") != text.encode(errors="replace"):
+            raise UsageError("the query is not text in UTF-8")
         self._checked(k, where)  # before a model is loaded for nothing
         found = ([] if text is None else [self.encoder.texts([text])[0]]) + (
             [] if image is None else [self._see(image)]
@@ -192,7 +196,7 @@ class Index:
         return seen
 
     def _checked(self, k: int, where: str | None) -> tuple[Rule, ...]:
-        if k < 1:
+        if not isinstance(k, int) or k < 1:
             raise UsageError(f"k is how many images to show, at least 1, not {k}")
         return checked(where, self.store.schema())
 
@@ -236,6 +240,8 @@ class Index:
         found = self.store.find("id", ids, shown)
         place = pc.index_in(pa.array(ids, pa.string()), found["id"].combine_chunks())
         there = pc.is_valid(place)  # a row may have gone in between
+        # Stores differ in what they say may be null.
+        found = found.cast(pa.schema([field.with_nullable(True) for field in found.schema]))
         rows = found.take(place.filter(there))
         return rows.add_column(1, "similarity", pa.array(similarity).filter(there))
 
@@ -260,9 +266,9 @@ class Index:
 
 
 @contextmanager
-def _opened(place: str | Path) -> Iterator[Store]:
+def _opened(place: str | Path, *, create: bool = False) -> Iterator[Store]:
     """The store at ``place``, closed again when it cannot be used."""
-    store = open_store(place)
+    store = open_store(place, create=create)
     try:
         yield store
     except BaseException:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,7 @@ from datetime import timedelta
 from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -19,6 +20,9 @@ from clipsieve.core.rules import Rule
 from clipsieve.errors import ClipsieveError, IndexStoreError
 
 TABLE = "images"
+LOCK = ".lock"
+"""Held by the one process that writes: LanceDB lets two insert the same new row."""
+
 ABOUT = "clipsieve"
 """Key of what is told of the index, in the metadata of the column ``vector``: a table's own cannot be changed."""
 
@@ -43,11 +47,14 @@ class LanceStore:
         self.title = str(path)
         self._path = path
         self._opened: Any = None
+        self._lock: BinaryIO | None = None
 
     def about(self) -> str | None:
         table = self._path / f"{TABLE}.lance"
         if not any((table / "_versions").glob("*")):  # none, or one whose making was interrupted
-            if self._path.is_file() or (self._path.is_dir() and any(path != table for path in self._path.iterdir())):
+            if self._path.is_file() or (
+                self._path.is_dir() and any(path not in (table, self._path / LOCK) for path in self._path.iterdir())
+            ):
                 raise IndexStoreError(f"{self.title} is not an index, but holds something else; give another path")
             return None
         told: bytes = (self.schema().field("vector").metadata or {}).get(ABOUT.encode(), b"")
@@ -122,8 +129,23 @@ class LanceStore:
             for index in self._table.list_indices():
                 self._table.drop_index(index.name)
 
+    def hold(self) -> None:
+        import_lancedb()  # before anything is made
+        with self._writing():
+            self._path.mkdir(parents=True, exist_ok=True)
+            lock = open(self._path / LOCK, "ab")  # noqa: SIM115 - held until the store is closed
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.close()
+                raise IndexStoreError(f"{self.title} is being written by another process; wait for it") from None
+            self._lock = lock
+
     def close(self) -> None:
         self._opened = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     @property
     def _table(self) -> Any:

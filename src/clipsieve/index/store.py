@@ -110,6 +110,10 @@ class Store(Protocol):
         """Drops the approximate index."""
         ...
 
+    def hold(self) -> None:
+        """Makes this the one writer until ``close``, where two would not see each other's rows."""
+        ...
+
     def close(self) -> None:
         """Lets go of the database."""
         ...

@@ -32,7 +32,7 @@ h1 { margin: 0; font-size: clamp(1.35rem, 3.5vw, 2rem); line-height: 1.2; letter
 .about { margin: .45rem 0 0; color: var(--soft); font-size: .87rem; overflow-wrap: anywhere; }
 code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 ol { list-style: none; margin: 0; padding: 0; display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(210px, 44vw), 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(min(210px, 42vw), 1fr)); }
 li { display: flex; flex-direction: column; background: var(--card); border: 1px solid var(--line);
   border-radius: 12px; overflow: hidden; }
 figure { position: relative; margin: 0; aspect-ratio: 1; background: var(--mat); display: grid; place-items: center;
@@ -78,8 +78,9 @@ def page(question: Question, found: pa.Table) -> str:
     asked = " and ".join(filter(None, [question.text, image]))
     heading = _escaped(question.text or image)
     beside = f' <span class="beside">and {_escaped(image)}</span>' if question.text and image else ""
+    nothing = "No image passes these rules." if question.rows else "The index is empty."
     cards = "\n".join(_card(row) for row in found.to_pylist())
-    where = f" where <code>{_escaped(question.where)}</code>" if question.where else ""
+    where = f", those where <code>{_escaped(question.where)}</code>" if question.where else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -93,10 +94,10 @@ def page(question: Question, found: pa.Table) -> str:
 <body>
 <header>{_image(question.thumbnail, "the image that was searched for")}<div>
 <h1 dir="auto">{heading}{beside}</h1>
-<p class="about">{found.num_rows:,} of {question.rows:,} images{where} · <code>{_escaped(question.index)}</code> ·
-cosine by <code>{_escaped(question.model)}</code></p>
+<p class="about">{found.num_rows:,} nearest of {question.rows:,} images{where} ·
+<code>{_escaped(question.index)}</code> · cosine by <code>{_escaped(question.model)}</code></p>
 </div></header>
-{f"<ol>{cards}</ol>" if cards else '<p class="none">No image passes these rules.</p>'}
+{f"<ol>{cards}</ol>" if cards else f'<p class="none">{nothing}</p>'}
 </body>
 </html>
 """
@@ -118,7 +119,7 @@ def _card(row: Mapping[str, Any]) -> str:
 
 def place_of(row: Mapping[str, Any]) -> str:
     """Where the image of a row is: its reference, or for one that lies in a document its sample and number."""
-    sample = f"{row['sample_id'] or ''} image {row['image']}".strip()
+    sample = f"{row['sample_id'] or ''}#{row['image']}"
     return str(row["reference"] or sample)
 
 
