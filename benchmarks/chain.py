@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -22,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +28,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from _machine import machine
 from PIL import Image
 
 from clipsieve import api, encoders, readers
@@ -411,24 +410,18 @@ def rate(unit: str, count: int, work: Callable[[], Any], part: Callable[[], Any]
     }
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": named[0] if named else platform.processor(),
-        "cores": os.cpu_count(),
-        "load at start": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "opencv-python-headless", "pillow", "torch", "transformers")},
-    }
-
-
 def main() -> None:
     photos = Path(sys.argv[1]) if len(sys.argv) > 1 else PHOTOS
     torch.set_num_threads(THREADS)
     # One core means one: OpenCV would use them all for the usual way.
     cv2.setNumThreads(1)
-    results: dict[str, Any] = {"date": date.today().isoformat(), "machine": machine()}
+    results: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "machine": {
+            **machine("numpy", "opencv-python-headless", "pillow", "torch", "transformers"),
+            "load at start": round(os.getloadavg()[0], 1),
+        },
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = folder / "vit-b-32"

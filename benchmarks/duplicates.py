@@ -15,8 +15,6 @@ import argparse
 import datetime
 import json
 import math
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _machine import machine
 
 ROOT = Path(__file__).parents[1]
 DIM = 512
@@ -201,22 +200,14 @@ def sampled(path: Path, found: Any) -> dict[str, float]:
     }
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": named[0] if named else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "scikit-learn", "threadpoolctl")},
-    }
-
-
 def write(name: str, results: dict[str, Any]) -> None:
     date = datetime.date.today().isoformat()
     target = ROOT / "benchmarks" / "results" / f"{date}-{name}.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"date": date, "machine": machine(), **results}, indent=2) + "\n")
+    target.write_text(
+        json.dumps({"date": date, "machine": machine("numpy", "scikit-learn", "threadpoolctl"), **results}, indent=2)
+        + "\n"
+    )
     print(target.relative_to(ROOT))
 
 

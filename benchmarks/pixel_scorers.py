@@ -10,20 +10,18 @@ from __future__ import annotations
 import datetime
 import io
 import json
-import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pyarrow as pa
+from _machine import machine
 from PIL import Image
 
 from clipsieve.core.batch import Batch
@@ -199,17 +197,6 @@ def ratio_rows_a_second() -> dict[str, int]:
     }
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": named[0] if named else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("opencv-python-headless", "pillow", "zxing-cpp", "numpy")},
-    }
-
-
 def main() -> None:
     photos = Path(sys.argv[1]) if len(sys.argv) > 1 else PHOTOS
     images = [path.read_bytes() for path in sorted((photos / "images").glob("*.jpg"))]
@@ -224,7 +211,7 @@ def main() -> None:
     sizes = [usual_pixels(data).shape[:2] for data in images]
     results = {
         "date": datetime.date.today().isoformat(),
-        "machine": machine(),
+        "machine": machine("opencv-python-headless", "pillow", "zxing-cpp", "numpy"),
         "photographs": f"{len(images)}, {np.mean([h * w for h, w in sizes]) / 1e6:.2f} megapixels on average",
         "against the usual way": against_the_usual_way(images),
         "blur: largest relative difference": same_blur(images),

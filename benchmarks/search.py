@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -19,13 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from _machine import machine
 
 from clipsieve.index import About, Index
 
@@ -100,24 +98,17 @@ def measure(place: str, rows: int, approximate: bool) -> dict[str, Any]:
     return found
 
 
-def machine() -> dict[str, Any]:
-    info = Path("/proc/cpuinfo")
-    named = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": named[0] if named else platform.processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("lancedb", "chdb", "numpy", "pyarrow")},
-    }
-
-
 def main() -> None:
     if sys.argv[1:2] == ["--one"]:
         place, rows, approximate = sys.argv[2:]
         print(json.dumps(measure(place, int(rows), approximate == "True")))
         return
     sizes = [int(size) for size in sys.argv[1:]] or SIZES
-    results: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine(), "dimensions": DIM}
+    results: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": machine("lancedb", "chdb", "numpy", "pyarrow"),
+        "dimensions": DIM,
+    }
     for store in ("lancedb", "chdb"):
         slow = 0.0
         results[store] = []

@@ -8,7 +8,6 @@ may be killed at any instant and the same command run again.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from clipsieve.core.contracts import Piece, Shard, SourceFile
+from clipsieve.core.lock import locked
 from clipsieve.errors import OutputError, RunFolderError, SourceError
 
 Kind: TypeAlias = Literal["ledger", "scores"]
@@ -182,15 +182,12 @@ class RunFolder:
             clean_partials(self.path / name)
 
     def _take_lock(self) -> None:
-        lock = open(self.path / ".lock", "ab")  # noqa: SIM115 - held until the run ends
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = locked(self.path / ".lock")
         except BlockingIOError:
-            lock.close()
             raise RunFolderError(
                 f"{self.path} is in use by another process; wait for it or give another --out"
             ) from None
-        self._lock = lock
 
     def _check(self, found: Mapping[str, Any], identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
         then = {**found, "encoder": (found.get("executed") or {}).get("encoder")}

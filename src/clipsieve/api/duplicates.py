@@ -20,12 +20,13 @@ from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run, limited, open_source
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Scorer, Shard
+from clipsieve.core.ledger import whole_images
 from clipsieve.engines.select import Selector
 from clipsieve.engines.staging import no_longer
 from clipsieve.errors import RecipeError, RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe, Write
-from clipsieve.runfolder import RunFolder, atomic, write_table
+from clipsieve.runfolder import Kind, RunFolder, atomic, write_table
 
 
 def dedup_run(
@@ -64,7 +65,10 @@ def dedup_run(
     if recipe.dedup is not None and recipe.dedup.semantic:
         old.vectors(0)
     reader = limited(open_source(recipe), recipe)
-    RunFolder(old.path).shards(reader.files(), shards)
+    source = RunFolder(old.path)
+    source.shards(reader.files(), shards)
+    # A run of two passes has the verdicts of its local rules among its scores, any other in its ledger.
+    kind: Kind = "scores" if source.done("scores") else "ledger"
     _check_scores(old, plan)
     if not (out / "summary.json").exists():
         check_earlier(plan, [out, old.path], old.executed["encoder"])
@@ -75,7 +79,7 @@ def dedup_run(
         progress.start(len(shards), len(taken))
         for shard in shards:
             if shard.number not in taken:
-                images = _take_over(old, folder, plan, reader, shard)
+                images = _take_over(source, kind, folder, plan, reader, shard)
                 progress.advance(images, True)
         if len(done) < len(shards):
             Selector(committer, reader, images_before(plan, folder)).run(shards, done, progress.compare)
@@ -93,11 +97,9 @@ def _check_scores(old: Run, plan: Plan) -> None:
             )
 
 
-def _take_over(old: Run, folder: RunFolder, plan: Plan, reader: Reader, shard: Shard) -> int:
+def _take_over(source: RunFolder, kind: Kind, folder: RunFolder, plan: Plan, reader: Reader, shard: Shard) -> int:
     """Takes over the scores and vectors of a shard, computes the hashes that it lacks, and says how many images."""
-    source = RunFolder(old.path)
-    # A run of two passes has the verdicts of its local rules there, any other in its ledger.
-    table = source.part_table("scores" if source.done("scores") else "ledger", shard.number)
+    table = source.part_table(kind, shard.number)
     missing = [s for s in plan.scorers if any(name not in table.column_names for name in s.columns)]
     if missing:
         table = _scored(table, missing, Batch.from_rows(reader.read(shard), reader.layout))
@@ -114,8 +116,7 @@ def _scored(table: pa.Table, scorers: Sequence[Scorer], batch: Batch) -> pa.Tabl
 
     Raises ``SourceError`` when one of them can no longer be read.
     """
-    is_image = pc.is_valid(table["image"]).to_numpy()
-    kept = pc.and_(pc.equal(table["verdict"], "kept"), pc.is_null(table["error"])).to_numpy()
+    kept = whole_images(table)
 
     def score(image: int) -> dict[str, pa.Array]:
         one = batch.one_image(image)
@@ -125,9 +126,9 @@ def _scored(table: pa.Table, scorers: Sequence[Scorer], batch: Batch) -> pa.Tabl
         return found
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(score, np.flatnonzero(kept[is_image]).tolist()))
+        found = list(pool.map(score, np.flatnonzero(kept[pc.is_valid(table["image"]).to_numpy()]).tolist()))
     places = np.full(table.num_rows, -1)
-    places[np.flatnonzero(is_image & kept)] = np.arange(len(found))
+    places[kept] = np.arange(len(found))
     for scorer in scorers:
         for name, type in scorer.columns.items():
             column = pa.chunked_array([one[name] for one in found], type).take(pa.array(places, mask=places < 0))

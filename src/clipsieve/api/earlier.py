@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from clipsieve.api.runs import Run
 from clipsieve.core.contracts import Vectors
-from clipsieve.core.ledger import image_names
+from clipsieve.core.ledger import image_names, whole_images
 from clipsieve.core.text import without_password
 from clipsieve.engines.duplicates import Earlier, gathered
 from clipsieve.errors import IndexStoreError, RunFolderError
@@ -79,7 +79,7 @@ def images_before(plan: Plan, folder: RunFolder) -> Earlier | None:
             names, vectors = _of_index(earlier, folder.path / "staged")
         return Earlier(names=names, compared=vectors, title=place)
     if plan.dedup.column is not None:
-        ledger = earlier.ledger.filter(pa.array(_kept(earlier.ledger)))
+        ledger = earlier.ledger.filter(pa.array(whole_images(earlier.ledger)))
         ledger = ledger.filter(pc.is_valid(ledger[plan.dedup.column]))
         return Earlier(names=image_names(ledger), compared=ledger[plan.dedup.column], title=place)
     names, vectors = _of_run(earlier, folder.path / "staged")
@@ -92,7 +92,7 @@ def _of_run(run: Run, folder: Path) -> tuple[pa.Array, Vectors]:
     names = []
     for shard in run.shards():
         ledger = RunFolder(run.path).part_table("ledger", shard.number, _COLUMNS)
-        kept = _kept(ledger) & ~np.isnan(run.vectors(shard.number)[:, 0])
+        kept = whole_images(ledger) & ~np.isnan(run.vectors(shard.number)[:, 0])
         chosen[shard.number] = np.flatnonzero(kept)
         names.append(image_names(ledger.filter(pa.array(kept))))
     every = pa.concat_arrays(names)
@@ -114,9 +114,3 @@ def _of_index(index: Index, folder: Path) -> tuple[pa.Array, Vectors]:
     order = pc.sort_indices(rows["id"])
     names = pc.coalesce(rows["reference"], rows["id"]).take(order).combine_chunks()
     return names, gathered(folder / "against.npy", [(vectors, order.to_numpy())], len(names))
-
-
-def _kept(ledger: pa.Table) -> npt.NDArray[np.bool_]:
-    """The images that stayed and did not fail."""
-    kept = pc.and_(pc.is_valid(ledger["image"]), pc.equal(ledger["verdict"], "kept"))
-    return np.asarray(pc.and_(kept, pc.is_null(ledger["error"])).to_numpy())

@@ -142,6 +142,12 @@ def _verdict_words(kept: Mask, failed: Mask) -> list[str]:
     return list(np.where(kept, "kept", np.where(failed, "failed", "dropped")))
 
 
+def whole_images(rows: pa.Table) -> Mask:
+    """Which of some ledger rows are images that were kept and did not fail, ``(rows,)``."""
+    kept = pc.and_(pc.is_valid(rows["image"]), pc.equal(rows["verdict"], "kept"))
+    return np.asarray(pc.and_(kept, pc.is_null(rows["error"])).to_numpy())
+
+
 def image_names(rows: pa.Table) -> pa.Array:
     """What a person calls the images of some ledger rows: the path, else ``ID#0`` for the first of a sample, else the
     key, ``SHARD/SAMPLE/0``."""

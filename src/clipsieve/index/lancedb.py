@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from clipsieve.core.contracts import Vectors
+from clipsieve.core.lock import locked
 from clipsieve.core.rules import Rule
 from clipsieve.errors import ClipsieveError, IndexStoreError
 
@@ -133,13 +133,10 @@ class LanceStore:
         import_lancedb()  # before anything is made
         with self._writing():
             self._path.mkdir(parents=True, exist_ok=True)
-            lock = open(self._path / LOCK, "ab")  # noqa: SIM115 - held until the store is closed
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._lock = locked(self._path / LOCK)
             except BlockingIOError:
-                lock.close()
                 raise IndexStoreError(f"{self.title} is being written by another process; wait for it") from None
-            self._lock = lock
 
     def close(self) -> None:
         self._opened = None
