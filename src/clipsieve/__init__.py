@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipsieve import dedup
-    from clipsieve.api import Run, dedup_run, index_run, label, run, score
+    from clipsieve.api import Curated, Run, curate, dedup_run, index_run, label, run, score
     from clipsieve.core.batch import Batch
+    from clipsieve.core.contracts import Filter
     from clipsieve.core.ledger import Counts, Tally
     from clipsieve.encoders import load as load_encoder
     from clipsieve.errors import ClipsieveError
@@ -43,7 +44,9 @@ __all__ = [
     "ClipsieveError",
     "ContentHash",
     "Counts",
+    "Curated",
     "FileBytes",
+    "Filter",
     "ImageTextRatio",
     "Index",
     "Label",
@@ -56,6 +59,7 @@ __all__ = [
     "Tally",
     "Words",
     "__version__",
+    "curate",
     "dedup",
     "dedup_run",
     "index_run",
@@ -73,10 +77,13 @@ _HOMES = {
     "Batch": "core.batch",
     "ClipsieveError": "errors",
     "Counts": "core.ledger",
+    "Curated": "api",
+    "Filter": "core.contracts",
     "Index": "index",
     "Recipe": "recipe",
     "Run": "api",
     "Tally": "core.ledger",
+    "curate": "api",
     "dedup_run": "api",
     "index_run": "api",
     "label": "api",

@@ -3,7 +3,7 @@
 ::
 
     ClipsieveError                 one clear line: what, where, what to do
-    ├── UsageError                 the request is wrong; nothing ran (exit code 2)
+    ├── UsageError                 the request is wrong; nothing ran (exit code 2); a ValueError too
     │   ├── RecipeError            a recipe, option or flag
     │   ├── RuleError              the text of a rule
     │   └── ColumnError            a column that the source does not have
@@ -23,7 +23,7 @@ class ClipsieveError(Exception):
     exit_code = 1
 
 
-class UsageError(ClipsieveError):
+class UsageError(ClipsieveError, ValueError):
     """The request itself is wrong; nothing has run."""
 
     exit_code = 2

@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from clipsieve.core.decide import OnError
 from clipsieve.core.embed import BATCH_SIZE, LongText
-from clipsieve.core.layout import LayoutKind
+from clipsieve.core.layout import InvalidRows, LayoutKind
 from clipsieve.core.text import without_password
 from clipsieve.dedup.perceptual import THRESHOLD
 from clipsieve.errors import RecipeError
@@ -58,6 +58,8 @@ class Read(_Strict):
     columns: Columns = Columns()
     root: str | None = None
     """Folder of relative image paths; by default that of the file that names them."""
+    invalid_rows: InvalidRows = "keep"
+    """What becomes of interleaved rows of an unknown modality or at a position that theirs cannot have."""
 
 
 class Keep(_Strict):
@@ -68,14 +70,38 @@ class Keep(_Strict):
     missing: float | None = None
 
 
+SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "webdataset": ".tar"}
+"""How the files of each format end."""
+
+
 class Write(_Strict):
-    """Where the survivors go; ``path`` is a folder, by default ``output`` in the run folder."""
+    """Where the survivors go; ``path`` is a folder, by default ``output`` in the run folder.
+
+    A path that ends like a file of the format (``kept.jsonl``) is one file.
+    """
 
     format: Literal["jsonl", "csv", "parquet", "webdataset"]
     path: str | None = None
     samples_per_shard: int | None = Field(default=None, ge=1)
     scores: bool = False
     """Adds the scores as columns."""
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")] = ""
+    """Begins the names of the files, so that runs with different ones can share a folder."""
+    embed: bool = False
+    """Writes the bytes of images into the rows of documents, where they were somewhere else."""
+
+    @model_validator(mode="after")
+    def _one_file_or_many(self) -> Write:
+        if self.single_file and self.format == "webdataset":
+            raise ValueError(f"a webdataset is a folder of tars; give a folder, such as {str(self.path)[:-4]}/")
+        if self.single_file and (self.samples_per_shard is not None or self.prefix):
+            raise ValueError(f"{self.path} is one file; give a folder, or leave samples_per_shard and prefix out")
+        return self
+
+    @property
+    def single_file(self) -> bool:
+        """Whether the output is one file."""
+        return self.path is not None and self.path.endswith(SUFFIXES[self.format])
 
 
 Links: TypeAlias = Literal["any", "leader", "group"]

@@ -22,7 +22,7 @@ import yaml
 
 from clipsieve.core.contracts import Piece, Shard, SourceFile
 from clipsieve.core.lock import locked
-from clipsieve.errors import OutputError, RunFolderError, SourceError
+from clipsieve.errors import ClipsieveError, OutputError, RunFolderError, SourceError
 
 Kind: TypeAlias = Literal["ledger", "scores"]
 
@@ -75,6 +75,8 @@ def undamaged(path: Path, then: str = "give another --out") -> Iterator[None]:
     remedy."""
     try:
         yield
+    except ClipsieveError:
+        raise
     except FileNotFoundError:
         raise RunFolderError(f"{path} is gone: the run folder is damaged; {then}") from None
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError, pa.ArrowException) as failure:
@@ -91,9 +93,9 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def clean_partials(folder: Path) -> None:
-    """Removes what a dead process left half-written."""
-    for leftover in folder.glob(f"{TEMPORARY}*"):
+def clean_partials(folder: Path, prefix: str = "") -> None:
+    """Removes what a dead process left half-written, of files whose names begin with ``prefix``."""
+    for leftover in folder.glob(f"{TEMPORARY}{prefix}*"):
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:

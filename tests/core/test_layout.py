@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout, has_text_rows, keep_rows, parts, sample_runs
+from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout, embedded, has_text_rows, keep_rows, parts, sample_runs
 
 CAPTIONS = Layout(kind="captions", image="image", texts=("caption",), sample_id="id")
 LISTS = Layout(kind="lists", image="images", texts=("texts",))
@@ -185,3 +185,39 @@ def test_what_is_kept_has_the_parts_of_what_is_read_anew(rows: list[tuple[str, s
 
 def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
     return [table.column(name).to_pylist() for name in names]
+
+
+DROPPING = Layout(kind="interleaved", invalid_rows="drop")
+
+
+def test_invalid_rows_are_surplus_and_an_image_in_one_cannot_be_read() -> None:
+    table = documents(
+        ("a", -1, "metadata", None),
+        ("a", 0, "metadata", None),
+        ("a", 1, "text", "x"),
+        ("a", -1, "text", "before"),
+        ("a", 2, "video", None),
+        ("a", -3, "image", "A"),
+        ("a", 4, "table", None),
+    )
+    found = parts(table, DROPPING)
+    assert found.texts == ["x"]
+    assert found.surplus is not None
+    assert np.flatnonzero(found.surplus).tolist() == [1, 3, 4]
+    assert [image.error for image in found.images] == ["invalid row: an image at position -3"]
+    rows, _ = keep_rows(table, DROPPING, found, keep(0), keep(1))
+    assert rows["modality"].to_pylist() == ["metadata", "text", "table"]
+    assert rows["position"].to_pylist() == [-1, 0, 1]
+
+
+def test_invalid_rows_stay_when_nothing_else_is_said() -> None:
+    found = parts(documents(("a", -3, "image", "A"), ("a", 0, "video", None)), INTERLEAVED)
+    assert found.surplus is None
+    assert [image.error for image in found.images] == [None]
+
+
+def test_embedded_bytes_stand_in_the_rows_of_their_images() -> None:
+    table = documents(("a", 0, "image", None), ("a", 1, "text", "x"), ("a", 2, "image", "B"), ("a", 3, "image", None))
+    whole = embedded(table, parts(table, INTERLEAVED), [b"A", b"other", None], {2: "missing: no such file"})
+    assert whole["binary_content"].to_pylist() == [b"A", None, b"B", None]
+    assert whole["materialize_error"].to_pylist() == [None, None, None, "missing: no such file"]

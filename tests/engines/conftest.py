@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count as count_from
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from clipsieve import api, writers
 from clipsieve.api import execution
 from clipsieve.api.added import whole_ledger
+from clipsieve.core.contracts import Filter
 from clipsieve.core.layout import Layout
 from clipsieve.core.ledger import count
 from clipsieve.engines.commit import Committer, Output
@@ -33,6 +34,7 @@ def curate_table(
     rows_a_shard: int = 8,
     errors: dict[int, str] | None = None,
     encoder: ColourEncoder | None = None,
+    filters: Sequence[Filter] = (),
     **options: Any,
 ) -> pa.Table:
     """Runs a recipe over a table in memory with the colour encoder, and gives the ledger."""
@@ -43,13 +45,13 @@ def curate_table(
     if recipe.write:
         writer = writers.writer(recipe.write.format, layout.kind)
         folder = Path(recipe.write.path) if recipe.write.path else out / "output"
-        output = Output(folder, writer, recipe.write.samples_per_shard)
+        output = Output(folder, writer, samples_per_shard=recipe.write.samples_per_shard, embed=recipe.write.embed)
     model = (encoder or ColourEncoder()) if plan.needs_encoder else None
     with RunFolder.open(out, recipe.identity(), {"encoder": model and model.fingerprint}) as run:
         shards = run.shards(reader.files(), reader.shards())
-        committer = Committer(plan, run, output, {})
+        committer = Committer(plan, run, output, {}, filters)
         engine = LocalEngine(
-            plan=plan, reader=reader, encoder=model, committer=committer,
+            plan=plan, reader=reader, encoder=model, sink=committer,
             workers=recipe.workers, batch_size=recipe.batch_size, progress=lambda images, counts: None,
         )  # fmt: skip
         execution.run_passes(plan, run, shards, engine, committer, api.Silent())

@@ -39,10 +39,10 @@ def run(out: Path, recipe: Recipe) -> None:
     reader = TableReader(table(), LAYOUT, 5)
     with RunFolder.open(out, recipe.identity(), {"encoder": ColourEncoder.fingerprint}) as folder:
         shards = folder.shards(reader.files(), reader.shards())
-        output = Output(out / "output", writers.writer("webdataset", "captions"), None)
+        output = Output(out / "output", writers.writer("webdataset", "captions"))
         committer = Committer(plan, folder, output, {})
         engine = LocalEngine(
-            plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer,
+            plan=plan, reader=reader, encoder=ColourEncoder(), sink=committer,
             batch_size=4, progress=lambda images, counts: None,
         )  # fmt: skip
         execution.run_passes(plan, folder, shards, engine, committer, api.Silent())

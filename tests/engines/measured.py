@@ -45,10 +45,10 @@ def peak(out: Path, rows: int) -> int:
     reader = readers.open_source(str(source), shard_rows=ROWS_A_SHARD)
     with RunFolder.open(out / "run", recipe.identity(), {"encoder": ColourEncoder.fingerprint}) as folder:
         shards = folder.shards(reader.files(), reader.shards())
-        output = Output(out / "output", writers.writer("webdataset", "captions"), None)
+        output = Output(out / "output", writers.writer("webdataset", "captions"))
         committer = Committer(plan, folder, output, {})
         engine = LocalEngine(
-            plan=plan, reader=reader, encoder=ColourEncoder(), committer=committer, batch_size=16, progress=look
+            plan=plan, reader=reader, encoder=ColourEncoder(), sink=committer, batch_size=16, progress=look
         )
         execution.run_passes(plan, folder, shards, engine, committer, api.Silent())
     return seen[0]

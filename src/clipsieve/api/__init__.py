@@ -3,16 +3,19 @@
 from clipsieve.api.duplicates import dedup_run
 from clipsieve.api.execution import DEFAULT_OUT, execute, load_encoder, run, score, versions
 from clipsieve.api.labels import draw_sheet, label
+from clipsieve.api.memory import Curated, curate
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run, open_source
 from clipsieve.api.search import Indexed, index_run
 
 __all__ = [
     "DEFAULT_OUT",
+    "Curated",
     "Indexed",
     "Progress",
     "Run",
     "Silent",
+    "curate",
     "dedup_run",
     "draw_sheet",
     "execute",

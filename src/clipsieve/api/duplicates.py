@@ -53,10 +53,12 @@ def dedup_run(
     recipe = Recipe.build({**before.identity(), "dedup": dedup, "write": write or before.write})
     if before.write is not None and recipe.write is not None and not isinstance(write, (Write, Mapping)):
         # What is not said is as it was: the scores in the output, the size of its files. Its place cannot be.
-        kept = {"scores": before.write.scores, "samples_per_shard": before.write.samples_per_shard}
+        kept = before.write.model_dump(include={"scores", "samples_per_shard", "embed"})
         recipe = recipe.model_copy(
             update={"write": recipe.write.model_copy(update=kept if write else {**kept, "path": None})}
         )
+    if old.executed.get("filters") and old.executed["layout"] == "interleaved":
+        raise RunFolderError(f"{old.path} lost rows to filters in Python, which its source still has; dedup its output")
     if out.resolve() == old.path.resolve():
         raise RunFolderError(f"{out} is the run itself; give another --out")
     plan = make_plan(recipe, old.executed["layout"])
@@ -84,7 +86,7 @@ def dedup_run(
         if len(done) < len(shards):
             Selector(committer, reader, images_before(plan, folder)).run(shards, done, progress.compare)
         folder.drop_staged()
-        return finish(folder, reader, began, time.monotonic() - began)
+        return finish(committer, reader, began, time.monotonic() - began)
 
 
 def _check_scores(old: Run, plan: Plan) -> None:

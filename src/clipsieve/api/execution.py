@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -15,7 +16,7 @@ from clipsieve import encoders, writers
 from clipsieve.api.earlier import check_earlier, images_before
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run, limited, open_source, output_folder
-from clipsieve.core.contracts import Encoder, Reader, Shard, SourceCounts
+from clipsieve.core.contracts import Encoder, Filter, JoiningWriter, Reader, Shard, SourceCounts
 from clipsieve.core.embed import check_prompts
 from clipsieve.core.ledger import Counts
 from clipsieve.engines.commit import Committer, Output
@@ -39,13 +40,16 @@ def run(
     write: Any = None,
     model: str | None = None,
     out: str | Path = DEFAULT_OUT,
+    filters: Sequence[Filter] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> Run:
     """Runs a recipe, given whole or as its parts (``options`` are the other keys of ``Recipe``), and returns the run.
 
-    The same call again resumes an interrupted run and is quick on a finished one. Raises ``UsageError`` before
-    anything runs when the request is wrong, ``CountsError`` when the counts do not add up.
+    ``filters`` are rules of your own in Python (``clipsieve.Filter``), applied in order to what the recipe's rules
+    leave; the run folder remembers their names, not what they do. The same call again resumes an interrupted run and is
+    quick on a finished one. Raises ``UsageError`` before anything runs when the request is wrong, ``CountsError`` when
+    the counts do not add up.
     """
     given = {key: value for key, value in (("read", read), ("keep", keep), ("write", write), ("model", model)) if value}
     given |= options
@@ -55,7 +59,7 @@ def run(
         raise RecipeError(f"give a recipe or its parts, not both (got a recipe and {', '.join(given)})")
     elif not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
-    return execute(recipe, Path(out), progress or Silent())
+    return execute(recipe, Path(out), progress or Silent(), filters)
 
 
 def score(
@@ -80,8 +84,8 @@ def load_encoder(recipe: Recipe) -> Encoder:
     return encoders.load(recipe.model, revision=recipe.revision, device=recipe.device, precision=recipe.precision)
 
 
-def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
-    """Runs ``recipe`` into the run folder ``out``."""
+def execute(recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Filter] = ()) -> Run:
+    """Runs ``recipe``, and then ``filters``, into the run folder ``out``."""
     began = time.monotonic()
     reader = open_source(recipe)
     progress.say(reader.describe())
@@ -89,12 +93,18 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
     for warning in plan.warnings():
         progress.say(f"warning: {warning}")
     check_output(plan, out)
+    if filters and plan.two_passes:
+        raise RecipeError(
+            "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
+        )
     encoder = load_encoder(recipe) if plan.needs_encoder else None
     if encoder is not None:
         check_prompts(encoder, plan.prompts)
     here = versions()
     fingerprint = encoder.fingerprint if encoder else None
-    executed = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
+    executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
+    if filters:
+        executed["filters"] = [one.name for one in filters]
     if not (out / "summary.json").exists():
         check_earlier(plan, [out], fingerprint)
     with RunFolder.open(out, recipe.identity(), executed) as folder:
@@ -103,34 +113,44 @@ def execute(recipe: Recipe, out: Path, progress: Progress) -> Run:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
         source = limited(reader, recipe)
         shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
-        committer = committer_of(plan, folder, fingerprint)
+        committer = committer_of(plan, folder, fingerprint, filters)
         engine = LocalEngine(
             plan=plan,
             reader=source,
             encoder=encoder,
-            committer=committer,
+            sink=committer,
             workers=recipe.workers,
             batch_size=recipe.batch_size,
             progress=lambda images, counts: progress.advance(images, counts is not None),
         )
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
-        return finish(folder, source, began, time.monotonic() - scoring)
+        return finish(committer, source, began, time.monotonic() - scoring)
 
 
-def committer_of(plan: Plan, folder: RunFolder, encoder: str | None) -> Committer:
+def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Sequence[Filter] = ()) -> Committer:
     """Who commits the shards of ``plan``; it takes the output folder, so only for who holds the run folder."""
     about = {"clipsieve": json.dumps({"version": metadata.version("clipsieve"), "encoder": encoder}, sort_keys=True)}
     write = plan.recipe.write
     to = output_folder(plan.recipe, folder.path)
     output = None
     if write is not None and to is not None:
-        output = Output(to, writers.writer(write.format, plan.layout), write.samples_per_shard)
-    return Committer(plan, folder, output, about)
+        output = Output(
+            to,
+            writers.writer(write.format, plan.layout),
+            samples_per_shard=write.samples_per_shard,
+            prefix=write.prefix,
+            embed=write.embed,
+        )
+    return Committer(plan, folder, output, about, filters)
 
 
-def finish(folder: RunFolder, source: Reader, began: float, scoring: float) -> Run:
-    """Writes the summary of a run whose shards are all committed, and holds its counts against the source's."""
+def finish(committer: Committer, source: Reader, began: float, scoring: float) -> Run:
+    """Writes the one file of the output, where it is one, and the summary of a run whose shards are all committed, and
+    holds its counts against the source's."""
+    folder, write = committer.folder, committer.plan.recipe.write
+    if write is not None and write.single_file and committer.output is not None:
+        _join(committer.output, Path(write.path or ""))
     counted = source.count()
     with atomic(folder.path / "summary.json") as file:
         summary = {
@@ -142,6 +162,13 @@ def finish(folder: RunFolder, source: Reader, began: float, scoring: float) -> R
     finished = Run(folder.path)
     reconcile(finished.counts, counted)
     return finished
+
+
+def _join(output: Output, path: Path) -> None:
+    """Makes one file of the output's, whole or not at all."""
+    assert isinstance(output.writer, JoiningWriter)
+    with atomic(path) as file:
+        output.writer.join(output.files(), file)
 
 
 def run_passes(
@@ -185,18 +212,31 @@ def check_output(plan: Plan, out: Path) -> None:
     if write is None or folder is None:
         return
     writers.writer(write.format, plan.layout)
+    if write.embed and plan.layout != "interleaved":
+        raise RecipeError(f"write.embed is for documents; {plan.layout} samples keep their images with webdataset")
     if folder.absolute() in (out.absolute() / name for name in OWN_FOLDERS):
         raise OutputError(f"{folder} is the run folder's own; choose another folder for the output")
     fresh = not (out / "shards.json").exists()
-    if folder.exists() and not folder.is_dir():
+    if write.single_file:
+        folder = Path(write.path or "")
+        if folder.is_dir():
+            raise OutputError(f"{folder} is a folder; the output is one file: give another name")
+        if fresh and folder.exists():
+            raise OutputError(f"{folder} is there already; remove it or choose another")
+    elif folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file; the output is a folder")
-    if fresh and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+    if fresh and folder.is_dir() and any(_in_the_way(path.name, write.prefix) for path in folder.iterdir()):
         raise OutputError(f"the output folder {folder} is not empty; empty it or choose another")
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise OutputError(f"cannot write to {folder}: {existing} is a file; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {folder}: permission denied for {existing}; choose another folder")
+
+
+def _in_the_way(name: str, prefix: str) -> bool:
+    """Whether a file that is there already could be one of the output's; hidden ones never are."""
+    return not name.startswith(".") and (not prefix or re.match(rf"{re.escape(prefix)}\d", name) is not None)
 
 
 def versions() -> dict[str, str]:

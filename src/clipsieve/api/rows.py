@@ -44,10 +44,7 @@ def captions_of(batch: Batch) -> list[str | None]:
     parts = batch.parts
     if batch.layout.kind != "interleaved":
         return _texts_at(batch, np.searchsorted(parts.text_samples, parts.image_samples))
-    rows = zip(batch.table["modality"].to_pylist(), batch.table["text_content"].to_pylist(), strict=True)
-    spoken = [row for row, (kind, text) in enumerate(rows) if kind == "text" and text and text.strip()]
-    text_rows = np.array(spoken, dtype=np.int64)  # those of parts.texts, in their order
-    before = np.searchsorted(text_rows, parts.image_rows) - 1
+    before = np.searchsorted(parts.text_rows, parts.image_rows) - 1
     own = before >= 0
     own[own] = parts.text_samples[before[own]] == parts.image_samples[own]
     return _texts_at(batch, np.where(own, before, before + 1))

@@ -138,19 +138,34 @@ class Run:
 
     def show(self) -> None:
         """Prints the funnel, each score's percentiles with a small histogram, and the most common errors."""
-        terminal.show(Console(highlight=False), self.counts, self.plan, self.ledger, self.duplicates)
+        terminal.show(Console(highlight=False), self.counts, self.plan, self.steps, self.ledger, self.duplicates)
 
     @property
     def output(self) -> Path | None:
-        """The folder of the survivors, None when nothing was written."""
+        """The folder of the survivors, or their one file; None when nothing was written."""
+        write = self.recipe.write
+        if write is not None and write.path is not None:
+            return Path(write.path)
         return output_folder(self.recipe, self.path)
+
+    @property
+    def steps(self) -> list[str]:
+        """The texts of all that drops images, in the order it decides: rules, then filters in Python."""
+        return [*self.plan.steps, *(self.executed.get("filters") or ())]
 
 
 def open_source(recipe: Recipe) -> OpenedSource:
     """The reader of a recipe's source."""
     read = recipe.read
     columns = readers.Columns(image=read.columns.image, text=read.columns.text, id=read.columns.id)
-    return readers.open_source(read.path, format=read.format, layout=read.layout, columns=columns, root=read.root)
+    return readers.open_source(
+        read.path,
+        format=read.format,
+        layout=read.layout,
+        columns=columns,
+        root=read.root,
+        invalid_rows=read.invalid_rows,
+    )
 
 
 def limited(reader: Reader, recipe: Recipe) -> Reader:
@@ -159,7 +174,9 @@ def limited(reader: Reader, recipe: Recipe) -> Reader:
 
 
 def output_folder(recipe: Recipe, run_folder: Path) -> Path | None:
-    """Where the survivors of ``recipe`` go."""
+    """The folder in which the files of survivors are written; those of one file are parts of it."""
     if recipe.write is None:
         return None
-    return Path(recipe.write.path) if recipe.write.path else run_folder / "output"
+    if recipe.write.path is None or recipe.write.single_file:
+        return run_folder / "output"
+    return Path(recipe.write.path)

@@ -106,7 +106,7 @@ def finish(run: Run, *, as_json: bool, quiet: bool) -> None:
     if as_json:
         out.print_json(json.dumps(result(run)))
     elif not quiet:
-        out.print(terminal.funnel_table(run.counts, run.plan.steps))
+        out.print(terminal.funnel_table(run.counts, run.steps))
         if run.duplicates:
             out.print(terminal.duplicates_line(run.duplicates), markup=False)
         if run.output is not None:

@@ -133,7 +133,7 @@ class Batch:
             image_samples=np.repeat(samples, counts),
             image_numbers=np.concatenate([np.arange(n, dtype=np.int64) for n in counts] or [samples]),
             texts=[text for _, text in spoken],
-            text_samples=np.array([s for s, _ in spoken], dtype=np.int64),
+            text_rows=np.array([s for s, _ in spoken], dtype=np.int64),
         )
         return cls(
             table=pa.table({}), layout=Layout(kind="lists"), parts=found,
@@ -153,7 +153,7 @@ class Batch:
             image_samples=zero,
             image_numbers=p.image_numbers[one],
             texts=[],
-            text_samples=zero[:0],
+            text_rows=zero[:0],
         )
         opened = {0: self._opened[image]} if image in self._opened else None
         return Batch(table=self.table[:0], layout=self.layout, parts=found, encoder=self.encoder, opened=opened)
@@ -173,7 +173,8 @@ class Batch:
             image_samples=p.image_samples[images[0] : images[1]] - start,
             image_numbers=p.image_numbers[images[0] : images[1]],
             texts=p.texts[texts[0] : texts[1]],
-            text_samples=p.text_samples[texts[0] : texts[1]] - start,
+            text_rows=p.text_rows[texts[0] : texts[1]] - rows[0],
+            surplus=None if p.surplus is None else p.surplus[rows[0] : rows[1]],
         )
         table = self.table.slice(rows[0], rows[1] - rows[0])
         piece = Batch(table=table, layout=self.layout, parts=found, encoder=self.encoder, long_text=self.long_text)
@@ -216,7 +217,7 @@ class Batch:
             image_samples=np.concatenate([p.image_samples + sample for p, _, sample, _ in found]),
             image_numbers=np.concatenate([p.image_numbers for p, *_ in found]),
             texts=[text for p, *_ in found for text in p.texts],
-            text_samples=np.concatenate([p.text_samples + sample for p, _, sample, _ in found]),
+            text_rows=np.concatenate([p.text_rows + row for p, row, _, _ in found]),
         )
         batch = cls(table=pa.concat_tables([b.table for b in batches]), layout=batches[0].layout, parts=joined)
         for b, (_, _, image) in zip(batches, offsets.tolist(), strict=False):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -126,6 +127,15 @@ class Writer(Protocol):
 
 
 @runtime_checkable
+class JoiningWriter(Writer, Protocol):
+    """A writer whose files can become one."""
+
+    def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
+        """Writes the rows of the files ``parts``, in order, to an open binary file."""
+        ...
+
+
+@runtime_checkable
 class Scorer(Protocol):
     """Turns a batch into columns, one value a unit; NaN where it cannot be scored.
 
@@ -155,6 +165,23 @@ class PromptedScorer(Scorer, Protocol):
     @property
     def choices(self) -> Mapping[str, Sequence[str]]:
         """For each text column all that it can say; a rule that asks for anything else is refused."""
+        ...
+
+
+class Filter(Protocol):
+    """A user's own rule, in Python, over what the recipe's rules leave."""
+
+    @property
+    def name(self) -> str:
+        """What stands in the ledger as the rule."""
+        ...
+
+    def __call__(self, batch: Batch) -> Sequence[str | None]:
+        """For each row of ``batch.table`` the reason why it goes, None where it stays.
+
+        ``batch`` holds some whole samples as they would be written, ``batch.bytes`` their images. In documents a row
+        goes by itself, elsewhere with its sample.
+        """
         ...
 
 

@@ -21,6 +21,9 @@ OnError: TypeAlias = Literal["drop", "drop-sample", "keep", "stop"]
 
 Unit: TypeAlias = Literal["image", "pair", "sample"]
 
+HOLLOW = "invalid_rows: drop"
+"""What stands in the ledger as the rule by which documents without content go."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BoundRule:
@@ -44,6 +47,8 @@ class Geometry:
     image_samples: npt.NDArray[np.int64]
     pairs: npt.NDArray[np.int64]
     has_text: Mask
+    hollow: Mask | None = None
+    """Samples without any content, images included, that go for it; None for no samples."""
 
 
 class Verdicts:
@@ -136,6 +141,13 @@ class Verdicts:
                     self.image_rules[image] = rule
                     self.image_reasons[image] = f"sample dropped: {reason}"
 
+    def lose_content(self, samples: npt.NDArray[np.int64], rule: str) -> None:
+        """``samples`` (indices) have lost the rows that held content beside images: those without images go, too."""
+        self._content[samples] = False
+        left = np.bincount(self.geometry.image_samples[self.images], minlength=self.geometry.samples)
+        empty = samples[self.samples[samples] & (left[samples] == 0)]
+        self.drop_samples(empty, rule, ["nothing left"] * len(empty))
+
     def _images_of(self, sample: int) -> range:
         return range(int(self._starts[sample]), int(self._starts[sample + 1]))
 
@@ -161,6 +173,9 @@ def decide(
 ) -> Verdicts:
     """Replays ``rules`` in order over ``scores`` (name to values of the score's unit)."""
     verdicts = Verdicts(geometry)
+    if geometry.hollow is not None:
+        hollow = np.flatnonzero(geometry.hollow)
+        verdicts.drop_samples(hollow, HOLLOW, ["no content"] * len(hollow))
     verdicts.fail(errors, on_error)
     for bound in rules:
         verdicts.apply(bound, scores[bound.rule.name])

@@ -7,7 +7,8 @@ A layout says how samples sit in the rows of a table: ``captions`` (one image an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 from clipsieve.core.fetch import ImageSource, from_cell, from_part
 
 LayoutKind: TypeAlias = Literal["captions", "lists", "interleaved"]
+InvalidRows: TypeAlias = Literal["keep", "drop"]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
 INTERLEAVED_SCHEMA = pa.schema(
@@ -34,6 +36,9 @@ INTERLEAVED_SCHEMA = pa.schema(
 )
 """The columns of interleaved rows; others pass through."""
 
+MODALITIES = ("text", "image", "metadata", "table")
+"""The modalities of interleaved rows that are known; ``table`` is content that nothing here looks into."""
+
 SCORE = {b"clipsieve": b"score"}
 """Metadata of a score column's field, by which a writer tells it from the source's own columns."""
 
@@ -44,7 +49,8 @@ class Layout:
 
     ``image``, ``texts`` and ``sample_id`` name columns of ``captions`` and ``lists`` rows (a text column may
     hold a string or a list of strings); interleaved rows have the names of ``INTERLEAVED_SCHEMA``. ``root`` is
-    the folder of relative image paths; None means the folder of the file that names them.
+    the folder of relative image paths; None means the folder of the file that names them. ``invalid_rows`` says
+    what becomes of interleaved rows of an unknown modality, metadata not at position -1 and content before position 0.
     """
 
     kind: LayoutKind
@@ -52,6 +58,7 @@ class Layout:
     texts: tuple[str, ...] = ()
     sample_id: str | None = None
     root: str | None = None
+    invalid_rows: InvalidRows = "keep"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +77,24 @@ class Parts:
     """Number of each image within its sample, from 0."""
     texts: Sequence[str]
     """Texts that are not blank."""
-    text_samples: npt.NDArray[np.int64]
+    text_rows: npt.NDArray[np.int64]
+    surplus: Mask | None = None
+    """Rows that go whatever becomes of their sample, ``(rows,)``, none of them an image's; None for no rows."""
+
+    @cached_property
+    def text_samples(self) -> npt.NDArray[np.int64]:
+        """Sample of each text."""
+        return self.row_samples[self.text_rows]
+
+    def without(self, rows: Mask) -> Parts:
+        """The parts when ``rows`` ``(rows,)``, none of them an image's, are surplus too."""
+        spoken = ~rows[self.text_rows]
+        return replace(
+            self,
+            texts=[text for text, keep in zip(self.texts, spoken.tolist(), strict=True) if keep],
+            text_rows=self.text_rows[spoken],
+            surplus=rows if self.surplus is None else rows | self.surplus,
+        )
 
 
 def parts(
@@ -104,7 +128,7 @@ def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str
             listed = cell if isinstance(cell, list) else [] if cell is None else [cell]
             counts[row] = len(listed)
             images.extend(from_cell(item, root) for item in listed)
-    texts, text_samples = _row_texts(table, layout)
+    texts, text_rows = _row_texts(table, layout)
     return Parts(
         sample_ids=_ids(table, layout.sample_id),
         sample_rows=rows,
@@ -114,21 +138,21 @@ def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str
         image_samples=np.repeat(rows, counts),
         image_numbers=numbers(counts),
         texts=texts,
-        text_samples=text_samples,
+        text_rows=text_rows,
     )
 
 
 def _row_texts(table: pa.Table, layout: Layout) -> tuple[list[str], npt.NDArray[np.int64]]:
     texts: list[str] = []
-    samples: list[int] = []
+    rows: list[int] = []
     columns = [table.column(name).to_pylist() for name in layout.texts]
     for row, cells in enumerate(zip(*columns, strict=True)):
         for cell in cells:
             for text in cell if isinstance(cell, list) else (cell,):
                 if isinstance(text, str) and text.strip():
                     texts.append(text)
-                    samples.append(row)
-    return texts, np.array(samples, dtype=np.int64)
+                    rows.append(row)
+    return texts, np.array(rows, dtype=np.int64)
 
 
 def _interleaved_parts(
@@ -148,7 +172,7 @@ def _interleaved_parts(
     text_rows = _where(pc.equal(modality, "text"))
     texts = table.column("text_content").take(pa.array(text_rows)).to_pylist()
     spoken = [bool(text and text.strip()) for text in texts]
-    return Parts(
+    found = Parts(
         sample_ids=ids.take(pa.array(sample_rows)).to_pylist(),
         sample_rows=sample_rows,
         row_samples=row_samples,
@@ -160,8 +184,27 @@ def _interleaved_parts(
         image_samples=image_samples,
         image_numbers=numbers(np.bincount(image_samples, minlength=len(sample_rows))),
         texts=[text for text, keep in zip(texts, spoken, strict=True) if keep],
-        text_samples=row_samples[text_rows][np.array(spoken, dtype=bool)],
+        text_rows=text_rows[np.array(spoken, dtype=bool)],
     )
+    return _without_invalid(table, found) if layout.invalid_rows == "drop" else found
+
+
+def _without_invalid(table: pa.Table, found: Parts) -> Parts:
+    """The parts of rows some of which are invalid: those are surplus, and an image in one cannot be read."""
+    modality = table.column("modality")
+    positions = pc.fill_null(table.column("position"), -2).to_numpy()
+    metadata = np.isin(np.arange(table.num_rows), _where(pc.equal(modality, "metadata")))
+    known = np.isin(np.arange(table.num_rows), _where(pc.is_in(modality, pa.array(MODALITIES))))
+    invalid = ~known | np.where(metadata, positions != -1, positions < 0)
+    images = list(found.images)
+    for image in np.flatnonzero(invalid[found.image_rows]).tolist():
+        row = int(found.image_rows[image])
+        at = table.column("position")[row].as_py()
+        where = "without a position" if at is None else f"at position {at}"
+        images[image] = ImageSource(path=images[image].path, error=f"invalid row: an image {where}")
+    surplus = invalid.copy()
+    surplus[found.image_rows] = False
+    return replace(found, images=images).without(surplus)
 
 
 def _image_values(cells: pa.ChunkedArray) -> list[Any]:
@@ -228,12 +271,23 @@ def numbers(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def has_text_rows(table: pa.Table, layout: Layout, parts: Parts) -> Mask:
     """Which samples would still hold content without any image, ``(samples,)``.
 
-    A text row of an interleaved document is content; a caption is not: it goes with its image.
+    A text or table row of an interleaved document is content; a caption is not: it goes with its image.
     """
     held = np.zeros(len(parts.sample_ids), dtype=bool)
     if layout.kind == "interleaved":
-        held[parts.row_samples[_where(pc.equal(table.column("modality"), "text"))]] = True
+        rows = _where(pc.is_in(table.column("modality"), pa.array(["text", "table"])))
+        held[parts.row_samples[rows if parts.surplus is None else rows[~parts.surplus[rows]]]] = True
     return held
+
+
+def kept_rows(found: Parts, keep_images: Mask, keep_samples: Mask, layout: Layout) -> Mask:
+    """The rows of what stays, ``(rows,)``: in documents those of dropped images go, elsewhere a sample is one row."""
+    rows: Mask = keep_samples[found.row_samples]
+    if found.surplus is not None:
+        rows &= ~found.surplus
+    if layout.kind == "interleaved":
+        rows[found.image_rows[~keep_images]] = False
+    return rows
 
 
 def keep_rows(
@@ -244,11 +298,10 @@ def keep_rows(
     Interleaved documents lose the rows of dropped images and their positions are numbered anew; in ``lists``
     rows the image list is shortened; everything else passes through untouched.
     """
-    rows = keep_samples[found.row_samples]
+    rows = kept_rows(found, keep_images, keep_samples, layout)
     images = keep_images & keep_samples[found.image_samples]
     texts = keep_samples[found.text_samples]
     if layout.kind == "interleaved":
-        rows[found.image_rows[~images]] = False
         table = renumbered(table.filter(pa.array(rows)), found.row_samples[rows])
     else:
         if layout.kind == "lists" and not images[keep_samples[found.image_samples]].all():
@@ -266,7 +319,7 @@ def keep_rows(
         image_samples=image_samples,
         image_numbers=numbers(np.bincount(image_samples, minlength=int(keep_samples.sum()))),
         texts=[found.texts[t] for t in np.flatnonzero(texts).tolist()],
-        text_samples=new_samples[found.text_samples[texts]],
+        text_rows=new_rows[found.text_rows[texts]],
     )
     return table, kept
 
@@ -313,6 +366,28 @@ def renumbered(table: pa.Table, row_samples: npt.NDArray[np.int64]) -> pa.Table:
     positions[content] = numbers(np.bincount(row_samples[content]))
     index = table.schema.get_field_index("position")
     return table.set_column(index, table.schema.field(index), pa.array(positions, type=table.schema.field(index).type))
+
+
+def embedded(
+    table: pa.Table, parts: Parts, images: Sequence[bytes | None], errors: Mapping[int, str] | None = None
+) -> pa.Table:
+    """Interleaved rows with the bytes of their ``images`` in ``binary_content``, one item an image.
+
+    An image without bytes keeps its row, with its error in ``materialize_error``.
+    """
+    for name, found in (("binary_content", images), ("materialize_error", _each(errors or {}, len(images)))):
+        place = table.schema.get_field_index(name)
+        cells: list[Any] = [None] * table.num_rows
+        for row, cell in zip(parts.image_rows.tolist(), found, strict=True):
+            cells[row] = cell
+        field = table.schema.field(place)
+        column = pc.coalesce(table.column(place), pa.array(cells, field.type))
+        table = table.set_column(place, field, column)
+    return table
+
+
+def _each(errors: Mapping[int, str], images: int) -> list[str | None]:
+    return [errors.get(image) for image in range(images)]
 
 
 def add_scores(

@@ -28,8 +28,9 @@ class ByteStore:
     Several threads may put at the same time.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(folder))  # noqa: SIM115 - see close
+    def __init__(self, folder: Path | None) -> None:
+        place = None if folder is None else str(folder)
+        self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=place)  # noqa: SIM115 - see close
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._end = 0
         self._putting = threading.Lock()

@@ -19,13 +19,14 @@ from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.embed import Prompts, TextVectors
-from clipsieve.core.layout import Mask, has_text_rows
+from clipsieve.core.layout import Mask, has_text_rows, kept_rows
 from clipsieve.core.ledger import Score
-from clipsieve.errors import CountsError
+from clipsieve.engines.bytestore import ByteStore, StoredBytes
+from clipsieve.errors import CountsError, UsageError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
-    from clipsieve.core.contracts import Encoder, Pixels, Vectors
+    from clipsieve.core.contracts import Encoder, Filter, Pixels, Vectors
 
 MODEL_CHUNK_IMAGES = 64
 """Images a chunk gathers before it is closed: enough for two model batches, few enough to keep model inputs small."""
@@ -39,11 +40,14 @@ CHUNK_SAMPLES = 1024
 
 def geometry(batch: Batch, *, pairs: bool) -> Geometry:
     """Which images, content and, where asked for (they grow with the square), pairs the samples of a batch have."""
+    has_text = has_text_rows(batch.table, batch.layout, batch.parts)
+    bare = np.bincount(batch.parts.image_samples, minlength=batch.samples) == 0
     return Geometry(
         samples=batch.samples,
         image_samples=batch.parts.image_samples,
         pairs=batch.pairs if pairs else np.zeros((0, 2), dtype=np.int64),
-        has_text=has_text_rows(batch.table, batch.layout, batch.parts),
+        has_text=has_text,
+        hollow=bare & ~has_text if batch.layout.invalid_rows == "drop" else None,
     )
 
 
@@ -156,9 +160,11 @@ class Chunk:
             units = scored[self.batch.pairs].all(axis=1) if scorer.unit == "pair" else scored
             self._put(scorer.score(self.batch), np.flatnonzero(units), among=True)
 
-    def finish(self) -> tuple[Verdicts, pa.Table]:
-        """The verdicts by all local rules, and the ledger rows."""
+    def finish(self, filters: Sequence[Filter], store: ByteStore) -> tuple[Verdicts, pa.Table]:
+        """The verdicts by all local rules and then by ``filters``, and the ledger rows."""
         verdicts = self._settle(len(self.plan.rules))
+        for one in filters:
+            self._filter(one, verdicts, store)
         table = ledger.part(
             shard=self.shard,
             first_row=self.first_row,
@@ -169,6 +175,40 @@ class Chunk:
             scores=self.scores,
         )
         return verdicts, table
+
+    def kept(self, verdicts: Verdicts, store: ByteStore) -> Batch:
+        """What stays, with the bytes that were fetched on the way."""
+        kept = self.batch.kept(verdicts.images, verdicts.samples)
+        kept.bytes = StoredBytes(store=store, keys=self.keys(verdicts), sources=kept.parts.images)
+        return kept
+
+    def keys(self, verdicts: Verdicts) -> list[tuple[int, int]]:
+        """Under which the bytes of the images that stay are stored."""
+        return [(self.number, image) for image in np.flatnonzero(verdicts.images).tolist()]
+
+    def _filter(self, one: Filter, verdicts: Verdicts, store: ByteStore) -> None:
+        """Drops the rows that a user's own filter gives a reason for."""
+        parts = self.batch.parts
+        rows = np.flatnonzero(kept_rows(parts, verdicts.images, verdicts.samples, self.batch.layout))
+        said = one(self.kept(verdicts, store))
+        if len(said) != len(rows):
+            raise UsageError(f"filter {one.name} gave {len(said)} answers for {len(rows)} rows; give one a row")
+        reasons = {row: reason for row, reason in zip(rows.tolist(), said, strict=True) if reason is not None}
+        images = np.flatnonzero(verdicts.images & np.isin(parts.image_rows, list(reasons)))
+        of_images = [reasons[row] for row in parts.image_rows[images].tolist()]
+        documents = self.batch.layout.kind == "interleaved"
+        verdicts.drop_images(images, one.name, of_images, whole_sample=not documents)
+        if not documents:  # a row is a sample, also one without images
+            bare = [row for row in reasons if verdicts.samples[row]]
+            verdicts.drop_samples(np.array(bare, dtype=np.int64), one.name, [reasons[row] for row in bare])
+            return
+        others = np.zeros(len(parts.row_samples), dtype=bool)
+        others[list(reasons)] = True
+        others[parts.image_rows] = False
+        self.batch.parts = parts.without(others)
+        held = has_text_rows(self.batch.table, self.batch.layout, self.batch.parts)
+        touched = np.unique(parts.row_samples[others])
+        verdicts.lose_content(touched[~held[touched]], one.name)
 
     def _units(self, unit: Unit) -> int:
         if unit == "pair":

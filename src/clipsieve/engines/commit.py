@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.batch import Batch
-from clipsieve.core.contracts import Shard, Writer
+from clipsieve.core.contracts import Filter, Shard, Vectors, Writer
 from clipsieve.core.decide import Verdicts
-from clipsieve.core.layout import Layout, add_scores
+from clipsieve.core.layout import Layout, add_scores, embedded
 from clipsieve.core.ledger import Counts, count
 from clipsieve.core.similarity import best_texts
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
@@ -41,22 +40,96 @@ class ScoredShard:
     store: ByteStore
     layout: Layout
 
+    def finish(self, filters: Sequence[Filter] = ()) -> tuple[list[Verdicts], pa.Table]:
+        """The verdicts of each chunk by all local rules and then by ``filters``, and the shard's ledger rows."""
+        finished = [chunk.finish(filters, self.store) for chunk in self.chunks]
+        return [verdicts for verdicts, _ in finished], pa.concat_tables([rows for _, rows in finished])
+
+    def kept(self, verdicts: Sequence[Verdicts]) -> Batch:
+        """What stays, with the bytes that were fetched on the way."""
+        pieces = list(zip(self.chunks, verdicts, strict=True))
+        kept = Batch.concat([chunk.kept(decided, self.store) for chunk, decided in pieces])
+        keys = [key for chunk, decided in pieces for key in chunk.keys(decided)]
+        kept.bytes = StoredBytes(store=self.store, keys=keys, sources=kept.parts.images)
+        return kept
+
+    def image_vectors(self, ledger: pa.Table) -> Vectors:
+        """The vectors of the shard's ``ledger`` rows, ``(rows, dim)``; NaN where there is none."""
+        return _placed([chunk.batch.image_vectors for chunk in self.chunks], ledger)
+
+    def best_text_vectors(self, ledger: pa.Table) -> Vectors:
+        """The vector of the best-matching text of each image, in the same places."""
+        return _placed([_best_texts(chunk.batch) for chunk in self.chunks], ledger)
+
+
+def _best_texts(batch: Batch) -> Vectors:
+    found = batch.text_vectors
+    _, best = best_texts(batch.image_vectors, batch.parts.image_samples, found)
+    nothing = np.full((1, batch.image_vectors.shape[1]), np.nan, dtype=np.float32)
+    vectors: Vectors = np.concatenate([found.vectors, nothing])[best]
+    return vectors
+
+
+def _placed(vectors: Sequence[Vectors], ledger: pa.Table) -> Vectors:
+    """Vectors of images in the rows of ``ledger`` that are images."""
+    stacked = np.concatenate(vectors)
+    placed: Vectors = np.full((ledger.num_rows, stacked.shape[1]), np.nan, dtype=np.float32)
+    placed[np.flatnonzero(pc.is_valid(ledger["image"]).to_numpy())] = stacked
+    return placed
+
+
+class Sink(Protocol):
+    """Where an engine leaves the shards that it has scored, one at a time and in order."""
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder for fetched bytes that are too many for memory; None for the system's."""
+        ...
+
+    @property
+    def needs_bytes(self) -> bool:
+        """Whether the bytes of kept images are wanted."""
+        ...
+
+    def commit(self, scored: ScoredShard) -> Counts:
+        """Takes a shard."""
+        ...
+
 
 class Output:
     """Where the survivors go: files named after their shard, each whole or not there."""
 
-    def __init__(self, folder: Path, writer: Writer, samples_per_shard: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        writer: Writer,
+        *,
+        samples_per_shard: int | None = None,
+        prefix: str = "",
+        embed: bool = False,
+    ) -> None:
         self.folder = folder
         self.writer = writer
         self.samples_per_shard = samples_per_shard
-        clean_partials(folder)
+        self.prefix = prefix
+        self.embed = embed
+        self.needs_bytes = writer.needs_bytes or embed
+        clean_partials(folder, prefix)
+
+    def files(self) -> list[Path]:
+        """Those that are there, in the order of their shards."""
+        found = self.folder.glob(f"{self.prefix}[0-9]*{self.writer.suffix}")
+        return sorted(found, key=lambda path: [int(number) for number in path.stem[len(self.prefix) :].split("-")])
 
     def write(self, shard: int, batch: Batch) -> None:
         """Writes the rows of ``batch``; nothing when there are none."""
         step = self.samples_per_shard or batch.samples
         for number, start in enumerate(range(0, batch.samples, step or 1)):
-            name = f"{shard:05d}" if self.samples_per_shard is None else f"{shard:05d}-{number:04d}"
+            part = "" if self.samples_per_shard is None else f"-{number:04d}"
+            name = f"{self.prefix}{shard:05d}{part}"
             piece = batch.slice_samples(start, min(start + step, batch.samples))
+            if self.embed:
+                piece = piece.with_table(embedded(piece.table, piece.parts, piece.bytes, piece.errors))
             with atomic(self.folder / f"{name}{self.writer.suffix}") as file:
                 self.writer.write(piece, file, name)
 
@@ -64,20 +137,28 @@ class Output:
 class Committer:
     """Puts scored shards in place, one at a time."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, output: Output | None, metadata: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        folder: RunFolder,
+        output: Output | None,
+        metadata: Mapping[str, str],
+        filters: Sequence[Filter] = (),
+    ) -> None:
         self.plan = plan
         self.folder = folder
         self.output = output
         self.metadata = {key.encode(): value.encode() for key, value in metadata.items()}
-        self.needs_bytes = output is not None and output.writer.needs_bytes
+        self.filters = filters
+        self.scratch = folder.path
+        self.needs_bytes = bool(filters) or (output is not None and output.needs_bytes)
 
     def commit(self, scored: ScoredShard) -> Counts:
         """Commits a shard: to the ledger, or, when a selection over the whole data set follows, to the scores."""
         number = scored.shard.number
-        finished = [chunk.finish() for chunk in scored.chunks]
-        table = pa.concat_tables([rows for _, rows in finished])
+        verdicts, table = scored.finish(self.filters)
         if self.plan.two_passes or self.output is not None:
-            kept = _kept_batch(scored, [verdicts for verdicts, _ in finished])
+            kept = scored.kept(verdicts)
             if self.plan.two_passes:
                 stage(self.folder.staged(number), kept, needs_bytes=self.needs_bytes)
             else:
@@ -118,26 +199,13 @@ class Committer:
 
     def _write_vectors(self, scored: ScoredShard, table: pa.Table) -> None:
         """The vectors of the ledger's rows: image vectors and, where texts were embedded, each one's best text."""
-        rows = np.flatnonzero(pc.is_valid(table["image"]).to_numpy())
-        images = [chunk.batch.image_vectors for chunk in scored.chunks]
-        self._save(self.folder.vectors(scored.shard.number, "image"), images, rows, table.num_rows)
+        self._save(self.folder.vectors(scored.shard.number, "image"), scored.image_vectors(table))
         if self.plan.needs_texts:
-            texts = []
-            for chunk in scored.chunks:
-                found = chunk.batch.text_vectors
-                _, best = best_texts(chunk.batch.image_vectors, chunk.batch.parts.image_samples, found)
-                nothing = np.full((1, chunk.batch.image_vectors.shape[1]), np.nan, dtype=np.float32)
-                texts.append(np.concatenate([found.vectors, nothing])[best])
-            self._save(self.folder.vectors(scored.shard.number, "text"), texts, rows, table.num_rows)
+            self._save(self.folder.vectors(scored.shard.number, "text"), scored.best_text_vectors(table))
 
-    def _save(
-        self, path: Path, vectors: Sequence[npt.NDArray[np.float32]], rows: npt.NDArray[np.int64], count: int
-    ) -> None:
-        stacked = np.concatenate(vectors)
-        placed = np.full((count, stacked.shape[1]), np.nan, dtype=np.float32)
-        placed[rows] = stacked
+    def _save(self, path: Path, vectors: Vectors) -> None:
         with atomic(path) as file:
-            np.save(file, placed, allow_pickle=False)
+            np.save(file, vectors, allow_pickle=False)
 
     def write_part(self, kind: Kind, shard: int, table: pa.Table) -> Counts:
         """Writes a part of the ledger or of the scores: the commit."""
@@ -146,12 +214,3 @@ class Committer:
             table.replace_schema_metadata({**(table.schema.metadata or {}), **self.metadata}),
         )
         return count(table)
-
-
-def _kept_batch(scored: ScoredShard, verdicts: Sequence[Verdicts]) -> Batch:
-    """What stays of a shard after its local rules, with the bytes that were fetched on the way."""
-    pieces = list(zip(scored.chunks, verdicts, strict=True))
-    kept = Batch.concat([chunk.batch.kept(decided.images, decided.samples) for chunk, decided in pieces])
-    keys = [(chunk.number, image) for chunk, decided in pieces for image in np.flatnonzero(decided.images).tolist()]
-    kept.bytes = StoredBytes(store=scored.store, keys=keys, sources=kept.parts.images)
-    return kept

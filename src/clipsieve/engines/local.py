@@ -25,7 +25,7 @@ from clipsieve.core.embed import Prompts, TextVectors, embed_prompts, embed_text
 from clipsieve.core.ledger import Counts
 from clipsieve.engines.bytestore import ByteStore
 from clipsieve.engines.chunk import Chunk, ImageWork, chunks
-from clipsieve.engines.commit import Committer, ScoredShard
+from clipsieve.engines.commit import ScoredShard, Sink
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder, Pixels, Reader, Shard, Vectors
@@ -48,7 +48,7 @@ class _ShardInWork:
 
 
 class LocalEngine:
-    """Scores shards on this machine and hands each to a ``Committer``."""
+    """Scores shards on this machine and hands each to a ``Sink``."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class LocalEngine:
         plan: Plan,
         reader: Reader,
         encoder: Encoder | None,
-        committer: Committer,
+        sink: Sink,
         workers: int | None = None,
         batch_size: int,
         progress: Callable[[int, Counts | None], None],
@@ -64,7 +64,7 @@ class LocalEngine:
         self.plan = plan
         self.reader = reader
         self.encoder = encoder
-        self.committer = committer
+        self.sink = sink
         self.workers = workers or os.cpu_count() or 1
         self.batch_size = batch_size
         self.progress = progress
@@ -92,7 +92,7 @@ class LocalEngine:
                     scored = self._score(work)
                     if commit is not None:
                         self.progress(0, commit.result())
-                    commit = writing.submit(self.committer.commit, scored)
+                    commit = writing.submit(self.sink.commit, scored)
                     # The writer's now: named here, its memory would outlive its commit.
                     del scored, work, chunk
             if commit is not None:
@@ -115,7 +115,7 @@ class LocalEngine:
             ThreadPoolExecutor(self.workers, "clipsieve-images") as pool,
         ):
             for shard, batch in batches:
-                work = _ShardInWork(shard=shard, store=ByteStore(self.committer.folder.path))
+                work = _ShardInWork(shard=shard, store=ByteStore(self.sink.scratch))
                 for chunk, last in _with_last(chunks(self.plan, shard.number, batch)):
                     chunk.score_rows()
                     futures = [
@@ -132,7 +132,7 @@ class LocalEngine:
             return ImageWork()
         done = chunk.score_image(image, self.encoder)
         # At once, so that the bytes in memory do not grow with the images ahead.
-        if done.data is not None and self.committer.needs_bytes:
+        if done.data is not None and self.sink.needs_bytes:
             work.store.put((chunk.number, image), done.data)
         return replace(done, data=None)
 

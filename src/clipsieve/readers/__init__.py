@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from clipsieve.core.layout import LayoutKind
+from clipsieve.core.layout import InvalidRows, LayoutKind
 from clipsieve.errors import SourceError, UsageError
 from clipsieve.readers.csv import CommaSeparated
 from clipsieve.readers.files import Listing, extension, find
@@ -62,13 +62,15 @@ def open_source(
     layout: LayoutKind | None = None,
     columns: Columns | None = None,
     root: str | None = None,
+    invalid_rows: InvalidRows = "keep",
     shard_rows: int = 1024,
     shard_bytes: int = 64 * 2**20,
 ) -> OpenedSource:
     """Opens a file, brace glob, glob or folder, or several, anywhere that fsspec reaches.
 
     Files are read in the order of ``path``, those of a glob or folder in the order of their names, none twice.
-    ``root`` is the folder of relative image paths, by default that of the file that names them. A shard holds
+    ``root`` is the folder of relative image paths, by default that of the file that names them; ``invalid_rows`` as in
+    ``Layout``. A shard holds
     at most ``shard_rows`` rows and about ``shard_bytes`` bytes, unless a single sample is larger.
 
     Raises ``SourceError`` for what cannot be found or read, ``ColumnError`` for columns that are not there and
@@ -97,6 +99,7 @@ def open_source(
             columns=columns or Columns(),
             layout=layout,
             root=root,
+            invalid_rows=invalid_rows,
             limits=Limits(rows=shard_rows, bytes=shard_bytes),
         )
     )

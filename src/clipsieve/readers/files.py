@@ -19,7 +19,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.contracts import SourceFile
-from clipsieve.errors import SourceError
+from clipsieve.errors import ClipsieveError, SourceError
 from clipsieve.readers.images import is_image
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -50,6 +50,8 @@ def reading(path: str) -> Iterator[None]:
     """Turns what the filesystem has to say about ``path`` into a ``SourceError`` of one line."""
     try:
         yield
+    except ClipsieveError:
+        raise
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file or folder; check the path") from None
     except PermissionError:

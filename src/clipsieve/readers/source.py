@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pyarrow as pa
 
 from clipsieve.core.contracts import Reader, SourceFile
-from clipsieve.core.layout import Layout, LayoutKind
+from clipsieve.core.layout import InvalidRows, Layout, LayoutKind
 from clipsieve.errors import SourceError
 from clipsieve.readers.infer import Columns, in_words, infer_layout
 from clipsieve.readers.shards import Limits
@@ -27,11 +27,13 @@ class Source:
     columns: Columns = Columns()
     layout: LayoutKind | None = None
     root: str | None = None
+    invalid_rows: InvalidRows = "keep"
     limits: Limits = Limits()
 
     def infer(self, schema: pa.Schema) -> Layout:
         """The layout of rows with these columns. Raises ``ColumnError``."""
-        return infer_layout(schema, self.columns, self.layout, self.root, self.name)
+        layout = infer_layout(schema, self.columns, self.layout, self.root, self.name)
+        return replace(layout, invalid_rows=self.invalid_rows)
 
     def infer_rows(self, schema: pa.Schema) -> Layout:
         """The same for a format that cannot hold interleaved documents. Raises ``SourceError`` when it does."""

@@ -111,9 +111,16 @@ def duplicates_line(about: Mapping[str, Any]) -> str:
     return f"dedup   {told}: {compared}; {about['removed']:,} near duplicates, in {groups}"
 
 
-def show(console: Console, counts: Counts, plan: Plan, ledger: pa.Table, duplicates: Mapping[str, Any] | None) -> None:
-    """Prints a whole run."""
-    console.print(funnel_table(counts, plan.steps))
+def show(
+    console: Console,
+    counts: Counts,
+    plan: Plan,
+    steps: Sequence[str],
+    ledger: pa.Table,
+    duplicates: Mapping[str, Any] | None,
+) -> None:
+    """Prints a whole run; ``steps`` are those of the funnel."""
+    console.print(funnel_table(counts, steps))
     if duplicates:
         console.print(Text(duplicates_line(duplicates)))
     if ledger.num_columns > len(BASE_SCHEMA):

@@ -5,9 +5,12 @@ Lists of images are refused: no reader of CSV knows them from text.
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 import pyarrow as pa
@@ -35,6 +38,15 @@ class CsvWriter:
         file.write(_line(table.column_names))
         columns = [_texts(column) for column in table.columns]
         file.writelines(_line(cells) for cells in zip(*columns, strict=True))
+
+    def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
+        """The header once, then the lines of all files."""
+        for number, part in enumerate(parts):
+            with open(part, encoding="utf-8", newline="") as rows:
+                header = _line(next(csv.reader(rows)))
+            with open(part, "rb") as stored:
+                stored.seek(len(header) if number else 0)
+                shutil.copyfileobj(stored, file)
 
 
 def _texts(column: pa.ChunkedArray) -> list[str | None]:

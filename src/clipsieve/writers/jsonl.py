@@ -6,8 +6,10 @@ kept. Cells without a JSON form are spelled as ``cells`` says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
@@ -29,6 +31,12 @@ class JsonlWriter:
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """One line a row; ``name`` is not used."""
         file.writelines(line.encode() + b"\n" for line in _lines(batch.table, batch.layout))
+
+    def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
+        """The lines of all files."""
+        for part in parts:
+            with open(part, "rb") as stored:
+                shutil.copyfileobj(stored, file)
 
 
 def _lines(table: pa.Table, layout: Layout) -> Iterator[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, ClassVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.core.batch import Batch
@@ -28,3 +31,12 @@ class ParquetWriter:
         table = visible(batch.table)
         rows = max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))
         pq.write_table(table, file, compression="zstd", row_group_size=rows)
+
+    def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
+        """The row groups of all files; without files, a table without columns."""
+        schema = pq.read_schema(parts[0]) if parts else pa.schema([])
+        with pq.ParquetWriter(file, schema, compression="zstd") as whole:
+            for part in parts:
+                stored = pq.ParquetFile(part)
+                for group in range(stored.num_row_groups):
+                    whole.write_table(stored.read_row_group(group))

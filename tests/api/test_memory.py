@@ -1,0 +1,151 @@
+"""Rows in memory: the same scores and verdicts as a run, with images of any kind in the cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+import clipsieve
+from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.errors import ColumnError, UsageError
+from tests.fakes import ColourEncoder, image_bytes
+
+RED, BLUE = image_bytes("red"), image_bytes("blue")
+
+
+def curate(rows: Any, **options: Any) -> clipsieve.Curated:
+    return clipsieve.curate(rows, encoder=ColourEncoder(), **options)
+
+
+def test_what_stays_and_why_the_rest_does_not() -> None:
+    rows = pa.table({"image": [RED, BLUE, b"?", RED], "caption": ["red", "red", "red", "blue"], "n": [0, 1, 2, 3]})
+    curated = curate(rows, keep="clip_score >= 0.5")
+    assert curated.rows.equals(rows.take([0]))
+    assert curated.kept.tolist() == [0]
+    assert curated.ledger["verdict"].to_pylist() == ["kept", "dropped", "failed", "dropped"]
+    assert curated.ledger["reason"].to_pylist()[1].startswith("clip_score 0.18")
+    assert (curated.counts.images.kept, curated.counts.images.dropped, curated.counts.images.failed) == (1, 2, 1)
+
+
+def test_an_image_may_be_a_path_bytes_a_mapping_a_pillow_image_or_an_array(tmp_path: Path) -> None:
+    (tmp_path / "red.png").write_bytes(RED)
+    pixels = np.asarray(Image.open(tmp_path / "red.png"))
+    cells = ["red.png", RED, {"bytes": RED}, {"path": "red.png"}, Image.fromarray(pixels), pixels]
+    curated = curate({"image": cells}, scores={"blur": {}}, root=str(tmp_path))
+    assert len(set(curated.ledger["blur"].to_pylist())) == 1
+    assert curated.counts.images.kept == len(cells)
+
+
+def test_an_image_that_cannot_be_used_is_a_verdict() -> None:
+    cells = [Image.new("F", (3, 3)), np.zeros((3, 3), np.uint8), None, "missing.png"]
+    curated = curate({"image": cells}, keep="blur >= 1")
+    assert curated.ledger["error"].to_pylist() == [
+        "undecodable: 32-bit pixels (mode F) without a known white",
+        "undecodable: an array of uint8 and shape (3, 3), not (h, w, 3) uint8",
+        "no image: the cell is null",
+        "missing: no such file",
+    ]
+    assert curated.ledger["verdict"].to_pylist() == ["failed"] * 4
+
+
+def test_lists_of_images_are_told_from_the_cells() -> None:
+    rows = {"images": [[Image.new("RGB", (8, 8), "red"), BLUE], [RED, RED], []], "text": ["a", "b", "c"]}
+    curated = curate(rows, scores={"pair_similarity": {}})
+    assert curated.ledger["pair_similarity"].to_pylist() == [[0.08976], [], [1.0], [], []]
+    assert curated.ledger["row"].to_pylist() == [0, 0, 1, 1, 2]
+
+
+def test_vectors_stand_beside_the_rows_of_the_ledger() -> None:
+    curated = curate({"image": [RED, b"?", BLUE]}, vectors=True)
+    assert curated.vectors is not None
+    assert curated.vectors.shape == (3, 3)
+    assert np.isnan(curated.vectors).all(axis=1).tolist() == [False, True, False]
+
+
+def documents(*rows: tuple[str, int, str, Any]) -> pa.Table:
+    cells = [
+        {
+            "sample_id": name,
+            "position": position,
+            "modality": modality,
+            "text_content": content if isinstance(content, str) else None,
+            "binary_content": content if isinstance(content, bytes) else None,
+        }
+        for name, position, modality, content in rows
+    ]
+    return pa.Table.from_pylist(cells, schema=INTERLEAVED_SCHEMA)
+
+
+def test_documents_are_renumbered() -> None:
+    rows = documents(("a", 1, "text", "red"), ("a", 0, "image", BLUE), ("a", 2, "image", RED), ("b", 0, "image", BLUE))
+    curated = curate(rows, keep="clip_score >= 0.5")
+    assert curated.rows.select(["sample_id", "position", "modality"]).to_pylist() == [
+        {"sample_id": "a", "position": 0, "modality": "text"},
+        {"sample_id": "a", "position": 1, "modality": "image"},
+    ]
+
+
+def test_documents_whose_rows_are_apart_are_refused() -> None:
+    rows = documents(("a", 0, "text", "x"), ("b", 0, "text", "x"), ("a", 1, "text", "x"))
+    with pytest.raises(UsageError, match="the rows of document 'a' are not adjacent; sort them by sample_id"):
+        curate(rows, keep="words >= 1")
+
+
+@pytest.mark.parametrize("rows", [{"image": []}, pa.table({"image": pa.array([], pa.string())}), documents()])
+def test_no_rows_are_no_error(rows: Any) -> None:
+    curated = curate(rows, keep="blur >= 10", vectors=True, columns={} if isinstance(rows, pa.Table) else None)
+    assert (curated.rows.num_rows, curated.ledger.num_rows, curated.counts.images.total) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("many", [3000])
+def test_rows_of_many_shards_are_one_in_the_ledger(many: int) -> None:
+    curated = curate({"image": [RED] * many, "caption": ["red", "blue", None] * (many // 3)}, keep="words >= 1")
+    ledger = curated.ledger
+    assert ledger["row"].to_pylist() == ledger["sample"].to_pylist() == list(range(many))
+    assert set(ledger["shard"].to_pylist()) == {0}
+    assert curated.kept.tolist() == [row for row in range(many) if row % 3 != 2]
+
+
+def test_the_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
+    colours = ["red", "green", "blue", "white"] * 40
+    rows = pa.table(
+        {
+            "image": [image_bytes(colour, seed=seed) for seed, colour in enumerate(colours)],
+            "caption": ["red square", "a green one", "nothing", None] * 40,
+        }
+    )
+    pq.write_table(rows, tmp_path / "rows.parquet")
+    keep = ["blur >= 300", "words <= 2", "width >= 10"]
+    run = clipsieve.run(read=str(tmp_path / "rows.parquet"), keep=keep, out=tmp_path / "run")
+    curated = clipsieve.curate(rows, keep=keep)
+    assert curated.ledger.drop_columns(["shard"]).equals(run.ledger.drop_columns(["shard"]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dedup": 0.9}, "dedup: not for rows in memory; write them to a file and use clipsieve.run"),
+        ({"keep": "blur in top 10%"}, "needs a whole data set; use clipsieve.run"),
+        ({"keep": "blurr >= 1"}, "did you mean 'blur'"),
+        ({"kep": "blur >= 1"}, "unknown key 'kep'; did you mean 'keep'"),
+        ({"columns": {"image": "picture"}}, "the rows in memory: no column 'picture'; there are image"),
+    ],
+)
+def test_a_wrong_request_is_a_value_error(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        curate({"image": [RED]}, **options)
+
+
+def test_columns_that_are_no_table_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"columns of different lengths \(image 1, caption 2\)"):
+        curate({"image": [RED], "caption": ["a", "b"]})
+    with pytest.raises(UsageError, match="column 'image' cannot be read"):
+        curate({"image": [object()]})
+    with pytest.raises(ColumnError, match="no image column"):
+        curate({"picture": [RED]})

@@ -1,0 +1,131 @@
+"""Where the survivors go: a folder or one file, beside others' files, with or without their images' bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+import pytest
+
+import clipsieve
+from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.errors import OutputError, RecipeError
+from tests.fakes import image_bytes
+
+
+@pytest.fixture
+def captions(tmp_path: Path) -> str:
+    """Two files that make two shards, of which rows 1 and 3 are sharp."""
+    for number in range(2):
+        folder = tmp_path / "raw"
+        folder.mkdir(exist_ok=True)
+        for sharp in (False, True):
+            (folder / f"{number}{sharp:d}.png").write_bytes(image_bytes("red", sharp=sharp))
+        rows = [{"image": f"{number}{sharp:d}.png", "caption": f'row "{number}", {sharp}'} for sharp in (0, 1)]
+        pq.write_table(pa.Table.from_pylist(rows * 600), folder / f"{number}.parquet")
+    return str(tmp_path / "raw/*.parquet")
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    readers: dict[str, Any] = {
+        ".parquet": pq.read_table,
+        ".csv": pyarrow.csv.read_csv,
+        ".jsonl": pyarrow.json.read_json,
+    }
+    found: list[dict[str, Any]] = readers[path.suffix](path).to_pylist()
+    return found
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_path_that_ends_like_a_file_is_one_file(captions: str, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"kept.{suffix}"
+    options: dict[str, Any] = {"read": captions, "keep": "blur >= 50", "out": tmp_path / "run"}
+    run = clipsieve.run(**options, write=f"{suffix}:{path}")
+    assert run.output == path
+    assert len(run.shards()) > 1
+    expected = [f'row "{number}", 1' for number in range(2) for _ in range(600)]
+    assert [row["caption"] for row in rows_of(path)] == expected
+    path.unlink()
+    clipsieve.run(**options, write=f"{suffix}:{path}")
+    assert len(rows_of(path)) == 1200
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_one_file_of_nothing_is_a_file_all_the_same(captions: str, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"kept.{suffix}"
+    clipsieve.run(read=captions, keep="blur >= 1e9", write=f"{suffix}:{path}", out=tmp_path / "run")
+    assert path.exists()
+    if suffix == "parquet":
+        assert pq.read_table(path).num_rows == 0
+
+
+def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> None:
+    path = tmp_path / "kept.jsonl"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="is there already; remove it or choose another"):
+        clipsieve.run(read=captions, keep="blur >= 50", write=f"jsonl:{path}", out=tmp_path / "run")
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        ({"webdataset": "kept.tar"}, "a webdataset is a folder of tars; give a folder, such as kept/"),
+        ({"jsonl": "kept.jsonl", "prefix": "a-"}, "kept.jsonl is one file; give a folder"),
+        ({"jsonl": "kept/", "prefix": "../a"}, "write.prefix"),
+        ({"parquet": "kept/", "embed": True}, "write.embed is for documents; captions samples keep their images"),
+    ],
+)
+def test_a_write_that_cannot_be_is_refused(captions: str, tmp_path: Path, write: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        clipsieve.run(read=captions, keep="blur >= 50", write=write, out=tmp_path / "run")
+
+
+def test_runs_with_different_prefixes_share_a_folder(captions: str, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    for prefix, keep in (("sharp-", "blur >= 50"), ("flat-", "blur < 50")):
+        write = {"jsonl": str(folder), "prefix": prefix}
+        clipsieve.run(read=captions, keep=keep, write=write, out=tmp_path / prefix)
+    assert {path.name.partition("-")[0] for path in folder.iterdir()} == {"sharp", "flat"}
+    assert sum(len(path.read_text().splitlines()) for path in folder.iterdir()) == 2400
+    write = {"jsonl": str(folder), "prefix": "flat-"}
+    with pytest.raises(OutputError, match="is not empty"):
+        clipsieve.run(read=captions, keep="blur >= 1", write=write, out=tmp_path / "third")
+
+
+def test_documents_are_written_with_their_images(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(image_bytes("red"))
+    rows = [
+        {"sample_id": "d", "position": 0, "modality": "image", "source_ref": '{"path": "a.png"}'},
+        {"sample_id": "d", "position": 1, "modality": "image", "source_ref": '{"path": "gone.png"}'},
+        {"sample_id": "d", "position": 2, "modality": "text", "text_content": "words"},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERLEAVED_SCHEMA), tmp_path / "docs.parquet")
+    write = {"parquet": str(tmp_path / "kept"), "embed": True}
+    clipsieve.run(read=str(tmp_path / "docs.parquet"), write=write, on_error="keep", out=tmp_path / "run")
+    written = pq.read_table(tmp_path / "kept")
+    assert written["binary_content"].to_pylist() == [image_bytes("red"), None, None]
+    assert written["materialize_error"].to_pylist() == [None, "missing: no such file", None]
+    assert written["source_ref"].to_pylist() == [row.get("source_ref") for row in rows]
+
+
+def test_documents_of_nothing_but_invalid_rows_go(tmp_path: Path) -> None:
+    rows = [
+        {"sample_id": "a", "position": -1, "modality": "metadata"},
+        {"sample_id": "b", "position": -2, "modality": "text", "text_content": "before"},
+        {"sample_id": "c", "position": 0, "modality": "text", "text_content": "words"},
+        {"sample_id": "c", "position": -1, "modality": "image", "binary_content": image_bytes("red")},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERLEAVED_SCHEMA), tmp_path / "docs.parquet")
+    read = {"path": str(tmp_path / "docs.parquet"), "invalid_rows": "drop"}
+    run = clipsieve.run(read=read, write=f"parquet:{tmp_path / 'kept'}", out=tmp_path / "run")
+    assert run.ledger.select(["sample_id", "verdict", "reason", "error"]).to_pylist() == [
+        {"sample_id": "a", "verdict": "dropped", "reason": "no content", "error": None},
+        {"sample_id": "b", "verdict": "dropped", "reason": "no content", "error": None},
+        {"sample_id": "c", "verdict": "failed", "reason": None, "error": "invalid row: an image at position -1"},
+    ]
+    assert pq.read_table(tmp_path / "kept")["text_content"].to_pylist() == ["words"]
