@@ -36,22 +36,32 @@ def test_what_stays_and_why_the_rest_does_not() -> None:
 def test_an_image_may_be_a_path_bytes_a_mapping_a_pillow_image_or_an_array(tmp_path: Path) -> None:
     (tmp_path / "red.png").write_bytes(RED)
     pixels = np.asarray(Image.open(tmp_path / "red.png"))
-    cells = ["red.png", RED, {"bytes": RED}, {"path": "red.png"}, Image.fromarray(pixels), pixels]
+    paths = ["red.png", Path("red.png"), {"path": "red.png"}]
+    cells = [*paths, RED, {"bytes": RED}, Image.fromarray(pixels), pixels]
     curated = curate({"image": cells}, scores={"blur": {}}, root=str(tmp_path))
     assert len(set(curated.ledger["blur"].to_pylist())) == 1
     assert curated.counts.images.kept == len(cells)
 
 
 def test_an_image_that_cannot_be_used_is_a_verdict() -> None:
-    cells = [Image.new("F", (3, 3)), np.zeros((3, 3), np.uint8), None, "missing.png"]
+    cells = [Image.new("F", (3, 3)), np.zeros((3, 3), np.uint8), None, "missing.png", 7, "\udc80.png"]
     curated = curate({"image": cells}, keep="blur >= 1")
     assert curated.ledger["error"].to_pylist() == [
         "undecodable: 32-bit pixels (mode F) without a known white",
         "undecodable: an array of uint8 and shape (3, 3), not (h, w, 3) uint8",
         "no image: the cell is null",
         "missing: no such file",
+        "no image: the cell holds int, neither a path nor bytes",
+        "no image: a path that is not text in UTF-8",
     ]
-    assert curated.ledger["verdict"].to_pylist() == ["failed"] * 4
+    assert curated.ledger["verdict"].to_pylist() == ["failed"] * 6
+
+
+@pytest.mark.parametrize("cells", [["red.png", RED], [RED, "red.png"], [None, "red.png", float("nan")]])
+def test_paths_and_bytes_may_stand_in_one_column(tmp_path: Path, cells: list[Any]) -> None:
+    (tmp_path / "red.png").write_bytes(RED)
+    curated = curate({"image": cells}, scores={"blur": {}}, root=str(tmp_path))
+    assert curated.counts.images.kept == sum(isinstance(cell, (str, bytes)) for cell in cells)
 
 
 def test_lists_of_images_are_told_from_the_cells() -> None:
@@ -145,7 +155,7 @@ def test_a_wrong_request_is_a_value_error(options: dict[str, Any], message: str)
 def test_columns_that_are_no_table_are_refused() -> None:
     with pytest.raises(UsageError, match=r"columns of different lengths \(image 1, caption 2\)"):
         curate({"image": [RED], "caption": ["a", "b"]})
-    with pytest.raises(UsageError, match="column 'image' cannot be read"):
-        curate({"image": [object()]})
+    with pytest.raises(UsageError, match="column 'caption' cannot be read"):
+        curate({"image": [RED], "caption": [object()]})
     with pytest.raises(ColumnError, match="no image column"):
         curate({"picture": [RED]})

@@ -148,6 +148,8 @@ def from_cell(cell: Any, root: str) -> ImageSource:
 
     An unusable cell gives a source whose ``error`` says so; nothing is raised and nothing is opened.
     """
+    if isinstance(cell, os.PathLike):
+        cell = os.fspath(cell)
     if isinstance(cell, str):
         text = cell.strip()
         if text.startswith("data:"):

@@ -4,8 +4,9 @@ Pure functions over arrays: they read nothing and write nothing, and know no led
 """
 
 from clipsieve.dedup.exact import exact
+from clipsieve.dedup.pairs import Pair, Pairs
 from clipsieve.dedup.perceptual import perceptual
 from clipsieve.dedup.result import Duplicates, Links, Progress
 from clipsieve.dedup.semantic import semantic
 
-__all__ = ["Duplicates", "Links", "Progress", "exact", "perceptual", "semantic"]
+__all__ = ["Duplicates", "Links", "Pair", "Pairs", "Progress", "exact", "perceptual", "semantic"]

@@ -6,6 +6,8 @@ file, a shard at a time.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,7 +21,7 @@ from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFil
 from clipsieve.core.decode import to_rgb
 from clipsieve.core.layout import InvalidRows, LayoutKind, sample_runs
 from clipsieve.errors import ImageError, UsageError
-from clipsieve.readers.infer import Columns, in_words
+from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words
 from clipsieve.readers.shards import Limits, grouped
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
@@ -46,7 +48,7 @@ class Memory:
         invalid_rows: InvalidRows,
     ) -> None:
         self._pictures: dict[str, Sequence[Any]] = {}
-        self._table = source if isinstance(source, pa.Table) else self._arrow(source)
+        self._table = source if isinstance(source, pa.Table) else self._arrow(source, columns.image)
         request = Source(
             name=NAME, files=(), columns=columns, layout=layout, root=root or "", invalid_rows=invalid_rows
         )
@@ -56,20 +58,21 @@ class Memory:
             self._table = sorted_by_position(conformed(self._table, schema, NAME))
             _check_adjacent(self._table)
 
-    def _arrow(self, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
-        """The columns as Arrow; those of images that are not encoded are null and kept aside."""
+    def _arrow(self, columns: Mapping[str, Sequence[Any]], image: str | None) -> pa.Table:
+        """The columns as Arrow; one of images that Arrow cannot hold as they are is null and kept aside."""
         arrays: dict[str, pa.Array] = {}
         for name, values in columns.items():
-            try:
-                array = pa.array(values, from_pandas=True)
-                arrays[name] = array.cast(pa.string()) if pa.types.is_null(array.type) else array
-            except (pa.ArrowException, ValueError, TypeError, OverflowError) as failure:
-                kind = _kind_of_pictures(values)
-                if kind is None:
-                    reason = " ".join(str(failure).split())
-                    raise UsageError(f"{NAME}: column {name!r} cannot be read: {reason}") from None
+            may_hold_images = name == image or (image is None and name in IMAGE_NAMES)
+            if may_hold_images and (kind := _kind_of_pictures(values)) is not None:
                 self._pictures[name] = values
                 arrays[name] = pa.nulls(len(values), kind)
+                continue
+            try:
+                array = pa.array(values, from_pandas=True)
+            except (pa.ArrowException, ValueError, TypeError, OverflowError) as failure:
+                reason = " ".join(str(failure).split())
+                raise UsageError(f"{NAME}: column {name!r} cannot be read: {reason}") from None
+            arrays[name] = array.cast(pa.string()) if pa.types.is_null(array.type) else array
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -140,13 +143,25 @@ def _check_adjacent(table: pa.Table) -> None:
 
 
 def _kind_of_pictures(values: Sequence[Any]) -> pa.DataType | None:
-    """The type of a column of images that Arrow cannot hold as they are; None for anything else."""
+    """The type of a column of images that Arrow cannot hold as they are; None for paths alone, or bytes alone."""
     listed = any(isinstance(value, (list, tuple)) for value in values)
-    images = [image for value in values if value is not None for image in (value if listed else [value])]
-    known = (str, bytes, Mapping, Image.Image, np.ndarray, type(None), float)
-    if not all(isinstance(image, known) for image in images):
+    images = (image for value in values for image in (value if isinstance(value, (list, tuple)) else [value]))
+    kinds = {type(image) for image in images if not _is_missing(image)}
+    if kinds <= {bytes} or (kinds == {str} and all(map(_is_utf8, values))):
         return None
     return pa.list_(_IMAGE) if listed else _IMAGE
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_utf8(value: Any) -> bool:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cell(value: Any) -> Any:
@@ -154,18 +169,27 @@ def _cell(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         items = [_cell(item) for item in value]
         return [None if isinstance(item, ImageError) else item for item in items]
-    if value is None or isinstance(value, float):
+    if _is_missing(value):
         return None
-    if isinstance(value, str):
-        return {"path": value}
+    if isinstance(value, (str, os.PathLike)):
+        path = os.fspath(value)
+        return {"path": path} if _is_utf8(path) else ImageError("no image: a path that is not text in UTF-8")
     if isinstance(value, bytes):
         return {"bytes": value}
     if isinstance(value, Mapping):
         return {"bytes": value.get("bytes"), "path": value.get("path")}
     try:
-        rgb = to_rgb(value) if isinstance(value, Image.Image) else value
+        return {"bytes": _ppm(value)}
     except ImageError as failure:
         return failure
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        return ImageError(f"undecodable: an array of {rgb.dtype} and shape {rgb.shape}, not (h, w, 3) uint8")
-    return {"bytes": b"P6 %d %d 255\n" % (rgb.shape[1], rgb.shape[0]) + rgb.tobytes()}
+
+
+def _ppm(image: Any) -> bytes:
+    """A decoded image as a file that holds its pixels as they are. Raises ``ImageError``."""
+    if isinstance(image, Image.Image):
+        image = to_rgb(image)
+    if not isinstance(image, np.ndarray):
+        raise ImageError(f"no image: the cell holds {type(image).__name__}, neither a path nor bytes")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ImageError(f"undecodable: an array of {image.dtype} and shape {image.shape}, not (h, w, 3) uint8")
+    return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()
