@@ -414,6 +414,10 @@ def recipe(content: str) -> Request:
     return lambda folder: ("run", stored("recipe.yaml", content.encode())(folder))
 
 
+def write(value: str) -> Request:
+    return lambda folder: recipe(f"read: {ONE(folder)}\nwrite: {value}\n")(folder)
+
+
 def dedup(value: str) -> Request:
     return lambda folder: recipe(f"read: {ONE(folder)}\ndedup: {value}\n")(folder)
 
@@ -496,6 +500,10 @@ REQUESTS: dict[str, Request] = {
     "impossible-rule": read(ONE, "--keep", "10 <= blur <= 5"),
     "unknown-flag": read(ONE, "--kep", "blur >= 100"),
     "write-without-format": read(ONE, "--write", "out/"),
+    "one-tar": read(ONE, "--write", "webdataset:kept.tar"),
+    "prefix-of-one-file": write("{jsonl: kept.jsonl, prefix: x-}"),
+    "climbing-prefix": write("{jsonl: kept/, prefix: ../x}"),
+    "embedded-captions": write("{parquet: kept/, embed: true}"),
     "scores-without-write": read(ONE, "--scores"),
     "unfit-format": read(documents(GOOD_REF), "--write", "csv"),
     "no-labels": label(),
@@ -566,6 +574,13 @@ def test_output_is_file(folder: Path, clipsieve: Clipsieve) -> None:
     ONE(folder)
     assert ends_as_documented("output-is-file", clipsieve(*RUN, "--write", "jsonl:good.png"))
     assert (folder / "good.png").read_bytes() == RED
+
+
+def test_output_file_taken(folder: Path, clipsieve: Clipsieve) -> None:
+    ONE(folder)
+    (folder / "good.csv").write_text("mine")
+    assert ends_as_documented("output-file-taken", clipsieve(*RUN, "--write", "csv:good.csv"))
+    assert (folder / "good.csv").read_text() == "mine"
 
 
 def test_output_below_file(folder: Path, clipsieve: Clipsieve) -> None:
