@@ -414,6 +414,11 @@ def recipe(content: str) -> Request:
     return lambda folder: ("run", stored("recipe.yaml", content.encode())(folder))
 
 
+def of_documents(options: str) -> Request:
+    columns = {"sample_id": ["a"], "position": [0], "modality": ["text"], "title": ["x"]}
+    return lambda folder: recipe(f"read: {{path: {table(**columns)(folder)}, {options}}}\n")(folder)
+
+
 def write(value: str) -> Request:
     return lambda folder: recipe(f"read: {ONE(folder)}\nwrite: {value}\n")(folder)
 
@@ -500,6 +505,10 @@ REQUESTS: dict[str, Request] = {
     "impossible-rule": read(ONE, "--keep", "10 <= blur <= 5"),
     "unknown-flag": read(ONE, "--kep", "blur >= 100"),
     "write-without-format": read(ONE, "--write", "out/"),
+    "fields-of-captions": lambda folder: recipe(f"read: {{path: {ONE(folder)}, fields: [n]}}\n")(folder),
+    "unknown-field": of_documents("fields: [urls]"),
+    "unknown-type": of_documents("types: {n: flaot}"),
+    "unfit-type": of_documents("types: {title: int64}"),
     "one-tar": read(ONE, "--write", "webdataset:kept.tar"),
     "prefix-of-one-file": write("{jsonl: kept.jsonl, prefix: x-}"),
     "climbing-prefix": write("{jsonl: kept/, prefix: ../x}"),

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
+import pyarrow as pa
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from clipsieve.core.decide import OnError
 from clipsieve.core.embed import BATCH_SIZE, LongText
@@ -38,6 +39,14 @@ def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, (list, tuple)) else [value]
 
 
+def _arrow_type(name: str) -> str:
+    try:
+        pa.type_for_alias(name)
+    except ValueError:
+        raise ValueError("no name of a type in Arrow, such as float64, int64, string or timestamp[us]") from None
+    return name
+
+
 Listed = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
@@ -60,6 +69,12 @@ class Read(_Strict):
     """Folder of relative image paths; by default that of the file that names them."""
     invalid_rows: InvalidRows = "keep"
     """What becomes of interleaved rows of an unknown modality or at a position that theirs cannot have."""
+    fields: Listed | None = None
+    """Columns of documents to pass through beside those that every document has; all when it is not said."""
+    types: Mapping[str, Annotated[str, AfterValidator(_arrow_type)]] = Field(default_factory=dict)
+    """Types of such columns by Arrow's names (``float64``, ``string``); one that the source lacks is null."""
+    shard_bytes: int | None = Field(default=None, ge=1)
+    """About how many bytes of the source a shard holds, and so how large a file of the output grows."""
 
 
 class Keep(_Strict):

@@ -113,6 +113,46 @@ def test_documents_are_written_with_their_images(tmp_path: Path) -> None:
     assert written["source_ref"].to_pylist() == [row.get("source_ref") for row in rows]
 
 
+@pytest.mark.parametrize("on_error", ["drop", "drop-sample", "keep", "stop"])
+def test_an_image_in_an_invalid_row_goes_alone_whatever_on_error_says(tmp_path: Path, on_error: str) -> None:
+    rows = [
+        {"sample_id": "a", "position": 0, "modality": "image", "binary_content": image_bytes("red")},
+        {"sample_id": "a", "position": -2, "modality": "image", "binary_content": image_bytes("red")},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERLEAVED_SCHEMA), tmp_path / "docs.parquet")
+    read = {"path": str(tmp_path / "docs.parquet"), "invalid_rows": "drop"}
+    run = clipsieve.run(read=read, write=f"parquet:{tmp_path / 'kept'}", on_error=on_error, out=tmp_path / "run")
+    assert sorted(run.ledger["verdict"].to_pylist()) == ["failed", "kept"]
+    assert pq.read_table(tmp_path / "kept").num_rows == 1
+
+
+@pytest.mark.parametrize("format", ["parquet", "webdataset"])
+def test_of_documents_some_columns_are_read_in_types_of_ones_own(tmp_path: Path, format: str) -> None:
+    row = {"sample_id": "a", "position": 0, "modality": "text", "text_content": "x", "url": "u", "score": 1, "rest": 2}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "docs.parquet")
+    source = tmp_path / "docs.parquet"
+    if format == "webdataset":
+        clipsieve.run(read=str(source), write=f"webdataset:{tmp_path / 'tars'}", out=tmp_path / "first")
+        source = tmp_path / "tars"
+    read = {"path": str(source), "fields": ["url", "score"], "types": {"score": "float64", "more": "string"}}
+    clipsieve.run(read=read, write=f"parquet:{tmp_path / 'kept'}", out=tmp_path / "run")
+    written = pq.read_table(tmp_path / "kept")
+    assert {"url", "score", "more"} == {*written.column_names} - {*INTERLEAVED_SCHEMA.names}
+    assert written.select(["url", "score", "more"]).to_pylist() == [{"url": "u", "score": 1.0, "more": None}]
+    assert written.schema.field("score").type == pa.float64()
+
+
+def test_shard_bytes_say_how_large_a_file_grows(tmp_path: Path) -> None:
+    rows = [
+        {"sample_id": f"{number}", "position": 0, "modality": "text", "text_content": f"{number:01000}"}
+        for number in range(100)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "docs.parquet", use_dictionary=False)
+    read = {"path": str(tmp_path / "docs.parquet"), "shard_bytes": 10_000}
+    run = clipsieve.run(read=read, write=f"parquet:{tmp_path / 'kept'}", out=tmp_path / "run")
+    assert len(run.shards()) == len(list((tmp_path / "kept").iterdir())) > 8
+
+
 def test_documents_of_nothing_but_invalid_rows_go(tmp_path: Path) -> None:
     rows = [
         {"sample_id": "a", "position": -1, "modality": "metadata"},

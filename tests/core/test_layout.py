@@ -203,7 +203,7 @@ def test_invalid_rows_are_surplus_and_an_image_in_one_cannot_be_read() -> None:
     found = parts(table, DROPPING)
     assert found.texts == ["x"]
     assert found.surplus is not None
-    assert np.flatnonzero(found.surplus).tolist() == [1, 3, 4]
+    assert np.flatnonzero(found.surplus).tolist() == [1, 3, 4, 5]
     assert [image.error for image in found.images] == ["invalid row: an image at position -3"]
     rows, _ = keep_rows(table, DROPPING, found, keep(0), keep(1))
     assert rows["modality"].to_pylist() == ["metadata", "text", "table"]

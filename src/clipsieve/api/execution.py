@@ -84,8 +84,13 @@ def load_encoder(recipe: Recipe) -> Encoder:
     return encoders.load(recipe.model, revision=recipe.revision, device=recipe.device, precision=recipe.precision)
 
 
-def execute(recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Filter] = ()) -> Run:
-    """Runs ``recipe``, and then ``filters``, into the run folder ``out``."""
+def execute(
+    recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Filter] = (), encoder: Encoder | None = None
+) -> Run:
+    """Runs ``recipe``, and then ``filters``, into the run folder ``out``.
+
+    ``encoder`` is the recipe's model, where it is loaded already.
+    """
     began = time.monotonic()
     reader = open_source(recipe)
     progress.say(reader.describe())
@@ -97,11 +102,11 @@ def execute(recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Fil
         raise RecipeError(
             "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
         )
-    encoder = load_encoder(recipe) if plan.needs_encoder else None
-    if encoder is not None:
-        check_prompts(encoder, plan.prompts)
+    model = (encoder or load_encoder(recipe)) if plan.needs_encoder else None
+    if model is not None:
+        check_prompts(model, plan.prompts)
     here = versions()
-    fingerprint = encoder.fingerprint if encoder else None
+    fingerprint = model.fingerprint if model else None
     executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
     if filters:
         executed["filters"] = [one.name for one in filters]
@@ -117,7 +122,7 @@ def execute(recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Fil
         engine = LocalEngine(
             plan=plan,
             reader=source,
-            encoder=encoder,
+            encoder=model,
             sink=committer,
             workers=recipe.workers,
             batch_size=recipe.batch_size,

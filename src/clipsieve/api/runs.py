@@ -165,6 +165,9 @@ def open_source(recipe: Recipe) -> OpenedSource:
         columns=columns,
         root=read.root,
         invalid_rows=read.invalid_rows,
+        fields=read.fields,
+        types={name: pa.type_for_alias(kind) for name, kind in read.types.items()},
+        **({"shard_bytes": read.shard_bytes} if read.shard_bytes else {}),
     )
 
 

@@ -49,6 +49,8 @@ class Geometry:
     has_text: Mask
     hollow: Mask | None = None
     """Samples without any content, images included, that go for it; None for no samples."""
+    surplus: Mask | None = None
+    """Images that always go when they fail, and alone, whatever ``on_error`` says of others; None for no images."""
 
 
 class Verdicts:
@@ -74,13 +76,13 @@ class Verdicts:
     def fail(self, errors: Mapping[int, str], on_error: OnError) -> None:
         """Takes out the images that could not be fetched or decoded, as ``on_error`` says."""
         self.failed[list(errors)] = True
+        surplus = np.zeros_like(self.failed) if self.geometry.surplus is None else self.geometry.surplus
         if on_error == "keep":
-            self.exempt |= self.failed
-            return
-        self.images[self.failed] = False
+            self.exempt |= self.failed & ~surplus
+        self.images[self.failed & ~self.exempt] = False
         for image in sorted(errors):
             sample = int(self.geometry.image_samples[image])
-            if on_error == "drop-sample" and self.samples[sample]:
+            if on_error == "drop-sample" and self.samples[sample] and not surplus[image]:
                 self.sample_failed[sample] = True
                 number = image - int(self._starts[sample])
                 self.drop_samples(np.array([sample]), None, [f"image {number} failed: {errors[image]}"])

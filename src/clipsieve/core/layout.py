@@ -79,15 +79,22 @@ class Parts:
     """Texts that are not blank."""
     text_rows: npt.NDArray[np.int64]
     surplus: Mask | None = None
-    """Rows that go whatever becomes of their sample, ``(rows,)``, none of them an image's; None for no rows."""
+    """Rows that go whatever becomes of their sample, ``(rows,)``; None for no rows."""
 
     @cached_property
     def text_samples(self) -> npt.NDArray[np.int64]:
         """Sample of each text."""
         return self.row_samples[self.text_rows]
 
+    @property
+    def surplus_images(self) -> Mask:
+        """Which images stand in surplus rows, ``(images,)``."""
+        if self.surplus is None:
+            return np.zeros(len(self.images), dtype=bool)
+        return self.surplus[self.image_rows]
+
     def without(self, rows: Mask) -> Parts:
-        """The parts when ``rows`` ``(rows,)``, none of them an image's, are surplus too."""
+        """The parts when ``rows`` ``(rows,)`` are surplus too."""
         spoken = ~rows[self.text_rows]
         return replace(
             self,
@@ -189,22 +196,29 @@ def _interleaved_parts(
     return _without_invalid(table, found) if layout.invalid_rows == "drop" else found
 
 
-def _without_invalid(table: pa.Table, found: Parts) -> Parts:
-    """The parts of rows some of which are invalid: those are surplus, and an image in one cannot be read."""
-    modality = table.column("modality")
+def invalid(table: pa.Table) -> Mask:
+    """The interleaved rows that no document can have, ``(rows,)``: of an unknown modality, metadata that is not at
+    position -1, and content before position 0 or without one."""
+    modality = table.column("modality").combine_chunks()
+    known, metadata = (
+        pc.fill_null(test, False).to_numpy(zero_copy_only=False)
+        for test in (pc.is_in(modality, pa.array(MODALITIES)), pc.equal(modality, "metadata"))
+    )
     positions = pc.fill_null(table.column("position"), -2).to_numpy()
-    metadata = np.isin(np.arange(table.num_rows), _where(pc.equal(modality, "metadata")))
-    known = np.isin(np.arange(table.num_rows), _where(pc.is_in(modality, pa.array(MODALITIES))))
-    invalid = ~known | np.where(metadata, positions != -1, positions < 0)
+    found: Mask = ~known | np.where(metadata, positions != -1, positions < 0)
+    return found
+
+
+def _without_invalid(table: pa.Table, found: Parts) -> Parts:
+    """The parts of rows some of which are invalid: those are surplus, and an image in one is not read."""
+    gone = invalid(table)
     images = list(found.images)
-    for image in np.flatnonzero(invalid[found.image_rows]).tolist():
+    for image in np.flatnonzero(gone[found.image_rows]).tolist():
         row = int(found.image_rows[image])
         at = table.column("position")[row].as_py()
         where = "without a position" if at is None else f"at position {at}"
         images[image] = ImageSource(path=images[image].path, error=f"invalid row: an image {where}")
-    surplus = invalid.copy()
-    surplus[found.image_rows] = False
-    return replace(found, images=images).without(surplus)
+    return replace(found, images=images).without(gone)
 
 
 def _image_values(cells: pa.ChunkedArray) -> list[Any]:

@@ -48,6 +48,7 @@ def geometry(batch: Batch, *, pairs: bool) -> Geometry:
         pairs=batch.pairs if pairs else np.zeros((0, 2), dtype=np.int64),
         has_text=has_text,
         hollow=bare & ~has_text if batch.layout.invalid_rows == "drop" else None,
+        surplus=batch.parts.surplus_images,
     )
 
 
@@ -126,8 +127,10 @@ class Chunk:
     def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
         """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
         self.errors |= {image: done.error for image, done in enumerate(work) if done.error is not None}
-        if self.errors and self.plan.recipe.on_error == "stop":
-            image, error = next(iter(self.errors.items()))
+        surplus = self.batch.parts.surplus_images
+        broken = {image: error for image, error in self.errors.items() if not surplus[image]}
+        if broken and self.plan.recipe.on_error == "stop":
+            image, error = next(iter(broken.items()))
             row = int(self.batch.parts.image_rows[image]) + self.first_row
             name = self.batch.parts.images[image].reference or "inline image"
             raise CountsError(

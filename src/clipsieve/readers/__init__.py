@@ -7,8 +7,10 @@ what was inferred.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from clipsieve.core.layout import InvalidRows, LayoutKind
 from clipsieve.errors import SourceError, UsageError
@@ -63,6 +65,8 @@ def open_source(
     columns: Columns | None = None,
     root: str | None = None,
     invalid_rows: InvalidRows = "keep",
+    fields: Sequence[str] | None = None,
+    types: Mapping[str, pa.DataType] | None = None,
     shard_rows: int = 1024,
     shard_bytes: int = 64 * 2**20,
 ) -> OpenedSource:
@@ -70,7 +74,8 @@ def open_source(
 
     Files are read in the order of ``path``, those of a glob or folder in the order of their names, none twice.
     ``root`` is the folder of relative image paths, by default that of the file that names them; ``invalid_rows`` as in
-    ``Layout``. A shard holds
+    ``Layout``. Of documents ``fields`` are the columns to pass through beside those of ``INTERLEAVED_SCHEMA`` (None:
+    all), and ``types`` those of some columns, null where the source lacks one. A shard holds
     at most ``shard_rows`` rows and about ``shard_bytes`` bytes, unless a single sample is larger.
 
     Raises ``SourceError`` for what cannot be found or read, ``ColumnError`` for columns that are not there and
@@ -100,6 +105,8 @@ def open_source(
             layout=layout,
             root=root,
             invalid_rows=invalid_rows,
+            fields=None if fields is None else tuple(fields),
+            types=types or {},
             limits=Limits(rows=shard_rows, bytes=shard_bytes),
         )
     )

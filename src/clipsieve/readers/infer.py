@@ -36,7 +36,7 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
     """
     if kind == "interleaved" or (kind is None and columns == Columns() and set(_INTERLEAVED_NAMES) <= {*schema.names}):
         for name in _INTERLEAVED_NAMES:
-            _check(name, schema, source)
+            check_column(name, schema, source)
         if columns != Columns():
             raise ColumnError(f"{source}: interleaved rows have fixed column names; leave the columns out")
         return Layout(
@@ -44,7 +44,7 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
         )
     for said in (columns.image, *(columns.text or ()), columns.id):
         if said is not None:
-            _check(said, schema, source)
+            check_column(said, schema, source)
     image = columns.image or _first(schema, IMAGE_NAMES, _may_hold_images)
     if image is None:
         raise ColumnError(f"{source}: {_no_image_column(schema)}")
@@ -61,7 +61,8 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
     )
 
 
-def _check(name: str, schema: pa.Schema, source: str) -> None:
+def check_column(name: str, schema: pa.Schema, source: str) -> None:
+    """Raises ``ColumnError`` with the nearest name when the source has no such column."""
     if name not in schema.names:
         near = difflib.get_close_matches(name, schema.names, n=1)
         hint = f"did you mean {near[0]!r}? There" if near else "there"

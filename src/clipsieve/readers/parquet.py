@@ -23,7 +23,7 @@ from clipsieve.errors import SourceError
 from clipsieve.readers.files import reading
 from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards
 from clipsieve.readers.source import Source
-from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
+from clipsieve.readers.tables import conformed, sorted_by_position
 
 _READ_BUFFER = 2**20
 _BATCHES_OF_SHARD = 8
@@ -68,7 +68,7 @@ class Parquet:
         self.layout = source.infer(self._schema)
         self._interleaved = self.layout.kind == "interleaved"
         if self._interleaved:
-            self._schema = interleaved_schema(self._schema)
+            self._schema = source.documents(self._schema)
         if self.layout.kind == "lists":
             self._schema = _of_any_length(self._schema, self.layout.image)
         self._cursor: _Cursor | None = None

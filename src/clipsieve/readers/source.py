@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
 
 from clipsieve.core.contracts import Reader, SourceFile
-from clipsieve.core.layout import InvalidRows, Layout, LayoutKind
-from clipsieve.errors import SourceError
-from clipsieve.readers.infer import Columns, in_words, infer_layout
+from clipsieve.core.layout import INTERLEAVED_SCHEMA, InvalidRows, Layout, LayoutKind
+from clipsieve.errors import ColumnError, SourceError
+from clipsieve.readers.infer import Columns, check_column, in_words, infer_layout
 from clipsieve.readers.shards import Limits
+from clipsieve.readers.tables import interleaved_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,7 @@ class Source:
     """Files to read, in order, and what the user has said about them.
 
     ``folders`` holds the folders among the paths that were asked for; ``name`` is how messages call the source.
+    ``fields`` and ``types`` are those of documents' columns, see ``open_source``.
     """
 
     name: str
@@ -28,12 +31,32 @@ class Source:
     layout: LayoutKind | None = None
     root: str | None = None
     invalid_rows: InvalidRows = "keep"
+    fields: tuple[str, ...] | None = None
+    types: Mapping[str, pa.DataType] = field(default_factory=dict)
     limits: Limits = Limits()
 
     def infer(self, schema: pa.Schema) -> Layout:
         """The layout of rows with these columns. Raises ``ColumnError``."""
         layout = infer_layout(schema, self.columns, self.layout, self.root, self.name)
+        if layout.kind != "interleaved" and (self.fields is not None or self.types):
+            raise ColumnError(f"{self.name}: fields and types are for documents, and these are {layout.kind} rows")
         return replace(layout, invalid_rows=self.invalid_rows)
+
+    def documents(self, schema: pa.Schema) -> pa.Schema:
+        """The columns of interleaved documents as they are read, of a source with those of ``schema``.
+
+        Raises ``ColumnError`` for a field that the source does not have.
+        """
+        if self.fields is not None:
+            for name in self.fields:
+                check_column(name, schema, self.name)
+            schema = pa.schema(
+                [column for column in schema if column.name in (*INTERLEAVED_SCHEMA.names, *self.fields)]
+            )
+        for name, kind in self.types.items():
+            place = schema.get_field_index(name)
+            schema = schema.append(pa.field(name, kind)) if place < 0 else schema.set(place, pa.field(name, kind))
+        return interleaved_schema(schema)
 
     def infer_rows(self, schema: pa.Schema) -> Layout:
         """The same for a format that cannot hold interleaved documents. Raises ``SourceError`` when it does."""

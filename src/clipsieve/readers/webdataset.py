@@ -34,6 +34,7 @@ from clipsieve.readers.files import Cursor, open_file, reading
 from clipsieve.readers.images import is_image
 from clipsieve.readers.shards import Cut, Items, Neighbours, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
+from clipsieve.readers.tables import conformed
 from clipsieve.readers.tar import Member, TarSample, tar_samples
 
 _IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -57,6 +58,8 @@ class WebDataset:
         self._documents = Documents(_example_documents(source.files), source.name) if kind == "interleaved" else None
         self._schema = self._documents.schema if self._documents else _pair_schema(listed=kind == "lists")
         self.layout = replace(source, layout=kind).infer(self._schema)
+        if self._documents:
+            self._schema = source.documents(self._schema)
 
     def describe(self) -> str:
         """One line: files, layout and columns."""
@@ -113,7 +116,7 @@ class WebDataset:
 
     def _rows(self, sample: TarSample, content: Content, piece: Piece) -> pa.Table:
         if self._documents:
-            return self._documents.rows(sample, content, piece.path, piece.start)
+            return conformed(self._documents.rows(sample, content, piece.path, piece.start), self._schema, piece.path)
         return pa.Table.from_pylist([_pair(sample, content, listed=self.layout.kind == "lists")], schema=self._schema)
 
     def count(self) -> SourceCounts:
