@@ -49,6 +49,7 @@ def test_a_path_that_ends_like_a_file_is_one_file(captions: str, tmp_path: Path,
     assert len(run.shards()) > 1
     expected = [f'row "{number}", 1' for number in range(2) for _ in range(600)]
     assert [row["caption"] for row in rows_of(path)] == expected
+    clipsieve.run(**options, write=f"{suffix}:{path}")  # again, with the file there: nothing is left to do
     path.unlink()
     clipsieve.run(**options, write=f"{suffix}:{path}")
     assert len(rows_of(path)) == 1200

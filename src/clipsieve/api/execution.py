@@ -232,7 +232,8 @@ def check_output(plan: Plan, out: Path) -> None:
         raise OutputError(f"{folder} is a file; the output is a folder")
     if fresh and folder.is_dir() and any(_in_the_way(path.name, write.prefix) for path in folder.iterdir()):
         raise OutputError(f"the output folder {folder} is not empty; empty it or choose another")
-    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    place = folder.absolute().parent if write.single_file else folder.absolute()
+    existing = next(parent for parent in (place, *place.parents) if parent.exists())
     if not existing.is_dir():
         raise OutputError(f"cannot write to {folder}: {existing} is a file; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -15,7 +15,7 @@ SAMPLE = 100
 
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML.")],
+    recipe: Annotated[Path, typer.Argument(help="A recipe in YAML, also one of Data-Juicer's.")],
     estimate: Annotated[bool, typer.Option(help="Run a small sample to estimate time and output.")] = True,
     device: o.Device = "auto",
     workers: o.Workers = None,
@@ -25,10 +25,11 @@ def plan(
 
     from clipsieve import api
     from clipsieve.cli.terminal import err, out
+    from clipsieve.dropin.data_juicer import recipe_values
     from clipsieve.plan import make_plan, stages
     from clipsieve.recipe import Recipe
 
-    checked = Recipe.load(recipe)
+    checked = Recipe.build(recipe_values(recipe, lambda line: err.print(line, markup=False)))
     source = api.open_source(checked)
     planned = make_plan(checked, source.layout.kind)
     out.print(source.describe(), markup=False)

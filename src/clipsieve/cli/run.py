@@ -11,7 +11,9 @@ from clipsieve.cli import options as o
 
 
 def run(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe in YAML; or give its parts as flags.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe in YAML, also one of Data-Juicer's; or give its parts as flags.")
+    ] = None,
     read: Annotated[list[str] | None, typer.Option("--read", metavar="PATH", help="File, folder or glob.")] = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="RULE", help="'blur >= 100'; repeatable.")] = None,
     dedup: o.Dedup = None,
@@ -46,10 +48,12 @@ def run(
     """
     from clipsieve import api
     from clipsieve.cli.terminal import Shown, finish
+    from clipsieve.dropin.data_juicer import recipe_values
     from clipsieve.errors import RecipeError
-    from clipsieve.recipe import Recipe, load_yaml, with_scores
+    from clipsieve.recipe import Recipe, with_scores
 
-    values: dict[str, Any] = load_yaml(recipe) if recipe else {}
+    progress = Shown(quiet=quiet or json)
+    values: dict[str, Any] = recipe_values(recipe, progress.say) if recipe else {}
     if read:
         values["read"] = o.read_values(read, format=format, layout=layout, image=image, text=text, id=id, root=root)
     elif any((format, layout, image, text, id, root)):
@@ -64,6 +68,6 @@ def run(
     }  # fmt: skip
     values |= {key: value for key, value in flags.items() if value}
     values["device"] = device if device != "auto" else values.get("device", "auto")
-    with Shown(quiet=quiet or json) as progress:
+    with progress:
         done = api.execute(Recipe.build(values), out, progress)
     finish(done, as_json=json, quiet=quiet)

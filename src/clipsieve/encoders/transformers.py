@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import warnings
 from bisect import bisect_right
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from clipsieve.core.contracts import Pixels, Vectors
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+# A forked process (workers of `datasets.map`) lacks the threads of its parent's OpenMP, and waits for them for ever
+# unless it is told to do without.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 PADDED_TO_CONTEXT = {"siglip"}
 """Model types trained on texts that are always padded to the full context; the others stop at the end-of-text token."""
