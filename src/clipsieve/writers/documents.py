@@ -69,6 +69,8 @@ def _metadata(table: pa.Table) -> Mapping[int, dict[str, Any]]:
         for field in table.schema
         if not (is_score(field) or field.name in (*INTERLEAVED_SCHEMA.names, *FIELDS) or _is_bytes(field.type))
     ]
+    if not others:  # a table without columns would have no rows
+        return {}
     rows = pc.indices_nonzero(_is(table.column("modality"), "metadata"))
     found = json_rows(table.select(others).take(rows))
     return {

@@ -1,0 +1,101 @@
+"""Writers: where documents go, in the words of a recipe's ``write``; what cannot be is refused at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from clipsieve.core.decide import OnError
+from clipsieve.dropin.nemo_curator.stages import ProcessingStage
+from clipsieve.errors import UsageError
+
+Mode = Literal["ignore", "overwrite", "append", "error"]
+MODES: tuple[Mode, ...] = ("ignore", "overwrite", "append", "error")
+
+ON_MATERIALIZE_ERROR: Mapping[str, OnError] = {
+    "error": "stop",
+    "warn": "keep",
+    "drop_row": "drop",
+    "drop_sample": "drop-sample",
+}
+"""Policies for images that cannot be read, and what they are in a recipe."""
+
+
+class InterleavedWriter(ProcessingStage):
+    """What both writers share.
+
+    ``path`` (also ``output_dir``) is a local folder. ``mode`` says what happens to what is there: ``ignore`` writes
+    beside it, and replaces what the same pipeline wrote from the same source; ``overwrite`` removes it first;
+    ``append`` replaces nothing; ``error`` raises ``FileExistsError`` when the folder is there. ``on_materialize_error``
+    says what happens to images that cannot be read where no filter has looked at them.
+    """
+
+    format: ClassVar[str]
+    suffix: ClassVar[str]
+    path: str | None
+    output_dir: str | None
+    mode: Mode
+    on_materialize_error: str
+    materialize_on_write: bool
+
+    @property
+    def folder(self) -> Path:
+        """The output folder, absolute."""
+        return Path(os.path.abspath(os.path.expanduser(str(self.path).removeprefix("file://"))))
+
+    def check_mode(self) -> None:
+        """Raises ``FileExistsError`` when the folder must not be there and is."""
+        if self.mode == "error" and self.folder.exists():
+            raise FileExistsError(f"{self.name}: {self.folder} is there already; choose another folder or mode")
+
+    def _check(self) -> None:
+        if self.path is not None and self.output_dir is not None and self.path != self.output_dir:
+            raise UsageError(f"{self.name}: path and output_dir are the same thing; give one")
+        self.path = self.output_dir = self.path or self.output_dir
+        if not self.path:
+            raise UsageError(f"{self.name}: say where to write with path (or output_dir)")
+        if "://" in str(self.path) and not str(self.path).startswith("file://"):
+            raise UsageError(f"{self.name}: {self.path} is not on this machine; write to a folder and upload it")
+        if self.mode not in MODES:
+            raise UsageError(f"{self.name}: mode is one of {', '.join(MODES)}, not {self.mode!r}")
+        if self.on_materialize_error not in ON_MATERIALIZE_ERROR:
+            known = ", ".join(ON_MATERIALIZE_ERROR)
+            raise UsageError(f"{self.name}: on_materialize_error is one of {known}, not {self.on_materialize_error!r}")
+        self.check_mode()
+
+
+@dataclass
+class InterleavedParquetWriterStage(InterleavedWriter):
+    """Writes the rows as Parquet, with the bytes of images in ``binary_content`` (``materialize_on_write``)."""
+
+    path: str | None = None
+    materialize_on_write: bool = True
+    name: str = "interleaved_parquet_writer"
+    mode: Mode = "ignore"
+    on_materialize_error: str = "error"
+    output_dir: str | None = None
+    format: ClassVar[str] = "parquet"
+    suffix: ClassVar[str] = ".parquet"
+
+    def __post_init__(self) -> None:
+        self._check()
+
+
+@dataclass
+class InterleavedWebdatasetWriterStage(InterleavedWriter):
+    """Writes documents as MINT-1T style tars; a tar always holds the bytes of its images."""
+
+    path: str | None = None
+    materialize_on_write: bool = True
+    name: str = "interleaved_webdataset_writer"
+    mode: Mode = "ignore"
+    on_materialize_error: str = "error"
+    output_dir: str | None = None
+    format: ClassVar[str] = "webdataset"
+    suffix: ClassVar[str] = ".tar"
+
+    def __post_init__(self) -> None:
+        self._check()
