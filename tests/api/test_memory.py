@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -41,6 +42,13 @@ def test_an_image_may_be_a_path_bytes_a_mapping_a_pillow_image_or_an_array(tmp_p
     curated = curate({"image": cells}, scores={"blur": {}}, root=str(tmp_path))
     assert len(set(curated.ledger["blur"].to_pylist())) == 1
     assert curated.counts.images.kept == len(cells)
+
+
+def test_a_data_frame_is_columns_by_their_places() -> None:
+    frame = pd.DataFrame({"image": [Image.new("RGB", (9, 9)), None, RED], "n": [1, 2, 3]}, index=[7, 1, 0])
+    curated = curate(frame, keep="blur >= 10")
+    assert curated.ledger["verdict"].to_pylist() == ["dropped", "failed", "kept"]
+    assert frame.iloc[curated.kept]["n"].tolist() == [3]
 
 
 def test_an_image_that_cannot_be_used_is_a_verdict() -> None:

@@ -71,8 +71,9 @@ def curate(
 ) -> Curated:
     """Scores ``rows`` and keeps what the rules allow, in memory.
 
-    ``rows`` is an Arrow table, or a mapping of column names to values, where an image may be a path, bytes, a
-    ``{bytes, path}`` mapping, a Pillow image, an ``(h, w, 3)`` uint8 array, or in layout ``lists`` a list of those.
+    ``rows`` is an Arrow table, or a mapping of column names to values (a pandas DataFrame too), where an image may be a
+    path, bytes, a ``{bytes, path}`` mapping, a Pillow image, an ``(h, w, 3)`` uint8 array, or in layout ``lists`` a list
+    of those.
     ``columns``, ``layout``, ``root`` and ``invalid_rows`` are those of a recipe's ``read``; ``options`` are its other
     keys, such as ``scores``, ``model``, ``on_error`` or ``vectors``. ``encoder`` is a loaded model in place of
     ``model``. Paths are relative to the working directory, or to ``root``.
