@@ -7,6 +7,7 @@ how fast a run goes (device, batch size, workers) is no part of it.
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,13 +101,20 @@ class Write(_Strict):
     samples_per_shard: int | None = Field(default=None, ge=1)
     scores: bool = False
     """Adds the scores as columns."""
-    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*)?$")] = ""
-    """Begins the names of the files, so that runs with different ones can share a folder."""
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*[_.-])?$")] = ""
+    """Begins the names of the files, so that runs with different ones can share a folder; ends in ``-``, ``_`` or
+    ``.``."""
     embed: bool = False
     """Writes the bytes of images into the rows of documents, where they were somewhere else."""
 
     @model_validator(mode="after")
     def _one_file_or_many(self) -> Write:
+        ending = re.sub(r"\.(gz|zst)$", "", self.path or "")
+        if not self.single_file and any(ending.endswith(suffix) for suffix in SUFFIXES.values()):
+            raise ValueError(
+                f"{self.path} reads like one file of another kind; one file ends in {SUFFIXES[self.format]}, "
+                "and a folder of such a name in /"
+            )
         if self.single_file and self.format == "webdataset":
             raise ValueError(f"a webdataset is a folder of tars; give a folder, such as {str(self.path)[:-4]}/")
         if self.single_file and (self.samples_per_shard is not None or self.prefix):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -93,9 +94,11 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def clean_partials(folder: Path, prefix: str = "") -> None:
-    """Removes what a dead process left half-written, of files whose names begin with ``prefix``."""
-    for leftover in folder.glob(f"{TEMPORARY}{prefix}*"):
+def clean_partials(folder: Path, named: re.Pattern[str] = re.compile("")) -> None:
+    """Removes what a dead process left half-written, of files with names that begin as ``named`` says."""
+    for leftover in folder.glob(f"{TEMPORARY}*"):
+        if not named.match(leftover.name.removeprefix(TEMPORARY)):
+            continue
         if leftover.is_dir():
             shutil.rmtree(leftover)
         else:
@@ -192,8 +195,9 @@ class RunFolder:
             ) from None
 
     def _check(self, found: Mapping[str, Any], identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
-        then = {**found, "encoder": (found.get("executed") or {}).get("encoder")}
-        now = {**identity, "encoder": executed.get("encoder")}
+        began = found.get("executed") or {}
+        then = {**found, "encoder": began.get("encoder"), "filters": began.get("filters")}
+        now = {**identity, "encoder": executed.get("encoder"), "filters": executed.get("filters")}
         changed = [key for key in now if then.get(key) != now[key]]
         if changed:
             shown = changed[:_DIFFERENCES]

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import clipsieve
+from clipsieve.core.contracts import SourceCounts
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
-from clipsieve.errors import ColumnError, UsageError
+from clipsieve.errors import ColumnError, CountsError, UsageError
+from clipsieve.readers.memory import Memory
 from tests.fakes import ColourEncoder, image_bytes
 
 RED, BLUE = image_bytes("red"), image_bytes("blue")
@@ -38,7 +41,16 @@ def test_an_image_may_be_a_path_bytes_a_mapping_a_pillow_image_or_an_array(tmp_p
     (tmp_path / "red.png").write_bytes(RED)
     pixels = np.asarray(Image.open(tmp_path / "red.png"))
     paths = ["red.png", Path("red.png"), {"path": "red.png"}]
-    cells = [*paths, RED, {"bytes": RED}, Image.fromarray(pixels), pixels]
+    cells = [
+        *paths,
+        {"path": Path("red.png")},
+        RED,
+        bytearray(RED),
+        memoryview(RED),
+        {"bytes": RED},
+        Image.fromarray(pixels),
+        pixels,
+    ]
     curated = curate({"image": cells}, scores={"blur": {}}, root=str(tmp_path))
     assert len(set(curated.ledger["blur"].to_pylist())) == 1
     assert curated.counts.images.kept == len(cells)
@@ -52,7 +64,7 @@ def test_a_data_frame_is_columns_by_their_places() -> None:
 
 
 def test_an_image_that_cannot_be_used_is_a_verdict() -> None:
-    cells = [Image.new("F", (3, 3)), np.zeros((3, 3), np.uint8), None, "missing.png", 7, "\udc80.png"]
+    cells = [Image.new("F", (3, 3)), np.zeros((3, 3), np.uint8), None, "missing.png", 7, "\udc80.png", {"path": 5}]
     curated = curate({"image": cells}, keep="blur >= 1")
     assert curated.ledger["error"].to_pylist() == [
         "undecodable: 32-bit pixels (mode F) without a known white",
@@ -61,8 +73,9 @@ def test_an_image_that_cannot_be_used_is_a_verdict() -> None:
         "missing: no such file",
         "no image: the cell holds int, neither a path nor bytes",
         "no image: a path that is not text in UTF-8",
+        "no image: the cell's path is int",
     ]
-    assert curated.ledger["verdict"].to_pylist() == ["failed"] * 6
+    assert curated.ledger["verdict"].to_pylist() == ["failed"] * 7
 
 
 @pytest.mark.parametrize("cells", [["red.png", RED], [RED, "red.png"], [None, "red.png", float("nan")]])
@@ -98,6 +111,34 @@ def documents(*rows: tuple[str, int, str, Any]) -> pa.Table:
         for name, position, modality, content in rows
     ]
     return pa.Table.from_pylist(cells, schema=INTERLEAVED_SCHEMA)
+
+
+def test_every_input_row_has_a_reason_or_stays() -> None:
+    rows = documents(
+        ("a", 2, "image", RED),
+        ("a", 0, "text", "red"),
+        ("a", 1, "image", BLUE),
+        ("a", -5, "text", "before"),
+        ("b", 0, "image", b"?"),
+        ("b", -1, "metadata", None),
+    )
+    curated = curate(rows, keep="clip_score >= 0.5", invalid_rows="drop")
+    assert curated.kept.tolist() == [0, 1]
+    assert curated.reasons[2:] == [
+        "clip_score 0.18664 < 0.5",
+        "invalid row",
+        "undecodable: not an image of a known format",
+        "nothing left",
+    ]
+    assert curated.ledger["row"].to_pylist() == [2, 0, 4]
+    assert curated.rows["position"].to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("count", ["source", "kept"])
+def test_an_image_in_an_invalid_row_is_not_counted(count: str) -> None:
+    rows = documents(("a", -3, "image", RED), ("a", 0, "text", "two words"), ("a", 1, "image", RED))
+    scores = {"image_text_ratio": {"count": count}}
+    assert curate(rows, scores=scores, invalid_rows="drop").ledger["image_text_ratio"].to_pylist() == [0.5, 0.5]
 
 
 def test_documents_are_renumbered() -> None:
@@ -151,6 +192,8 @@ def test_the_verdicts_are_those_of_a_run(tmp_path: Path) -> None:
         ({"dedup": 0.9}, "dedup: not for rows in memory; write them to a file and use clipsieve.run"),
         ({"keep": "blur in top 10%"}, "needs a whole data set; use clipsieve.run"),
         ({"keep": "blurr >= 1"}, "did you mean 'blur'"),
+        ({"read": "rows.jsonl"}, "read: not for rows in memory"),
+        ({"invalid_rows": "drop"}, "invalid_rows of documents only, and these are captions rows"),
         ({"kep": "blur >= 1"}, "unknown key 'kep'; did you mean 'keep'"),
         ({"columns": {"image": "picture"}}, "the rows in memory: no column 'picture'; there are image"),
     ],
@@ -160,7 +203,48 @@ def test_a_wrong_request_is_a_value_error(options: dict[str, Any], message: str)
         curate({"image": [RED]}, **options)
 
 
+def test_a_model_by_its_name_is_no_encoder() -> None:
+    with pytest.raises(UsageError, match="encoder is a loaded model; give a name as model='demo'"):
+        clipsieve.curate({"image": [RED]}, encoder="demo")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("rows", [None, [{"image": RED}], pa.record_batch({"image": [RED]}), 7])
+def test_what_is_no_table_is_refused(rows: Any) -> None:
+    with pytest.raises(UsageError, match="give an Arrow table, a DataFrame or a mapping of column names to values"):
+        curate(rows)
+
+
+def test_counts_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Memory, "count", lambda self: SourceCounts(samples=2, images=2))
+    with pytest.raises(CountsError, match="counts do not add up"):
+        curate({"image": [RED]})
+
+
+@pytest.mark.parametrize(
+    ("cells", "errors"),
+    [
+        (["a.jpg", None, "b.jpg"], ["missing: no such file"] * 2),
+        ([None, None], []),
+        ([[RED, 5], [np.zeros((2, 2))]], [None, "cell holds int", "an array of float64"]),
+        ([[["x"]], {"bytes": 5}, RED], ["cell holds list", "cell's bytes are int", None]),
+        ([np.array(["a.jpg", "b.jpg"]), ["c.jpg"]], ["missing: no such file"] * 3),
+    ],
+)
+def test_in_lists_each_image_has_its_own_error(cells: list[Any], errors: list[str | None]) -> None:
+    curated = curate({"images": cells}, layout="lists", scores={"blur": {}})
+    found = curated.ledger.filter(pc.is_valid(curated.ledger["image"]))["error"].to_pylist()
+    assert len(found) == len(errors)
+    assert all((error or "") in (told or "") for error, told in zip(errors, found, strict=True))
+
+
+def test_a_list_of_images_in_captions_is_one_that_cannot_be_read() -> None:
+    curated = curate({"image": [["a.jpg"], RED]}, layout="captions")
+    assert curated.ledger["error"].to_pylist() == ["no image: the cell holds list, neither a path nor bytes", None]
+
+
 def test_columns_that_are_no_table_are_refused() -> None:
+    with pytest.raises(UsageError, match="column 'image' is generator, not a list of values"):
+        curate({"image": (cell for cell in [RED])})
     with pytest.raises(UsageError, match=r"columns of different lengths \(image 1, caption 2\)"):
         curate({"image": [RED], "caption": ["a", "b"]})
     with pytest.raises(UsageError, match="column 'caption' cannot be read"):

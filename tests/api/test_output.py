@@ -77,13 +77,21 @@ def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> 
     [
         ({"webdataset": "kept.tar"}, "a webdataset is a folder of tars; give a folder, such as kept/"),
         ({"jsonl": "kept.jsonl", "prefix": "a-"}, "kept.jsonl is one file; give a folder"),
-        ({"jsonl": "kept/", "prefix": "../a"}, "write.prefix"),
+        ({"jsonl": "kept/", "prefix": "../a-"}, "write.prefix"),
+        ({"jsonl": "kept/", "prefix": "a"}, "write.prefix"),
+        ({"jsonl": "kept.jsonl.gz"}, "kept.jsonl.gz reads like one file of another kind; one file ends in .jsonl"),
+        ({"parquet": "kept.csv"}, "kept.csv reads like one file of another kind; one file ends in .parquet"),
         ({"parquet": "kept/", "embed": True}, "write.embed is for documents; captions samples keep their images"),
     ],
 )
 def test_a_write_that_cannot_be_is_refused(captions: str, tmp_path: Path, write: dict[str, Any], message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         clipsieve.run(read=captions, keep="blur >= 50", write=write, out=tmp_path / "run")
+
+
+def test_a_path_that_ends_in_a_slash_is_a_folder(captions: str, tmp_path: Path) -> None:
+    clipsieve.run(read=captions, keep="blur >= 50", write=f"parquet:{tmp_path / 'kept.parquet'}/", out=tmp_path / "run")
+    assert (tmp_path / "kept.parquet").is_dir()
 
 
 def test_runs_with_different_prefixes_share_a_folder(captions: str, tmp_path: Path) -> None:
@@ -112,6 +120,20 @@ def test_documents_are_written_with_their_images(tmp_path: Path) -> None:
     assert written["binary_content"].to_pylist() == [image_bytes("red"), None, None]
     assert written["materialize_error"].to_pylist() == [None, "missing: no such file", None]
     assert written["source_ref"].to_pylist() == [row.get("source_ref") for row in rows]
+
+
+@pytest.mark.parametrize("write", [{"parquet": "kept", "embed": True}, {"webdataset": "kept"}])
+def test_a_file_that_is_no_image_is_never_copied(
+    tmp_path: Path, write: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    secret = tmp_path / "secret"
+    secret.write_text("password")
+    rows = [{"sample_id": "a", "position": 0, "modality": "image", "source_ref": f'{{"path": "{secret}"}}'}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERLEAVED_SCHEMA), "docs.parquet")
+    clipsieve.run(read="docs.parquet", write=write, on_error="keep", out="run")
+    (written,) = (tmp_path / "kept").iterdir()
+    assert b"password" not in written.read_bytes()
 
 
 @pytest.mark.parametrize("on_error", ["drop", "drop-sample", "keep", "stop"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from clipsieve.core import batch as batch_module
@@ -39,3 +40,10 @@ def test_threads_make_views_of_different_batches_at_the_same_time(monkeypatch: p
     for thread in threads:
         thread.join()
     assert not both.broken
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 2)), np.zeros((0, 4, 3), np.uint8), np.zeros((2, 2, 4), np.uint8)])
+def test_an_array_that_is_no_picture_is_an_error(array: np.ndarray) -> None:
+    batch = Batch.from_lists([array])
+    assert batch.pixels == [None]
+    assert batch.errors[0].startswith("undecodable: an array of")

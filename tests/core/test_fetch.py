@@ -144,3 +144,14 @@ def test_a_huge_file_is_refused(root: str, monkeypatch: pytest.MonkeyPatch) -> N
 
     with pytest.raises(ImageError, match="too large: more than 20 bytes"):
         from_cell("cat.jpg", root).read()
+
+
+def test_a_tar_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+    path = tmp_path / "images.tar"
+    for first in (b"x", b"x" * 5000):
+        with tarfile.open(path, "w") as tar:
+            for name, data in (("first", first), ("image", b"bytes")):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        assert ImageSource(path=str(path), member="image").read() == b"bytes"

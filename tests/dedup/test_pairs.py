@@ -104,3 +104,9 @@ def test_found_has_to_be_of_the_same_images() -> None:
     rows = np.eye(3, dtype=np.float32)
     with pytest.raises(ValueError, match="found is of 2 images, vectors is of 3"):
         Pairs(rows, found=semantic(rows[:2]))
+
+
+def test_pairs_say_what_they_are_without_searching() -> None:
+    pairs = Pairs(np.eye(3), 0.9)
+    assert repr(pairs) == "Pairs(of 3 images; list(pairs[:100]) shows the first)"
+    assert repr(pairs[:0]).startswith("0 of Pairs(of 3")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import clipsieve
 from clipsieve.core.batch import Batch
-from clipsieve.errors import UsageError
+from clipsieve.errors import RecipeError, RunFolderError, UsageError
 from tests.engines.conftest import Curate
 from tests.engines.test_local import BLUE, BLURRED, BROKEN, CAPTIONS, INTERLEAVED, LISTS, RED, captions, document
 from tests.engines.test_local import interleaved as documents
@@ -83,6 +86,41 @@ def test_of_a_list_row_all_images_go(curate: Curate) -> None:
     assert ledger["rule"].to_pylist() == ["x", "x", "x", None]
 
 
-def test_an_answer_a_row_is_needed(curate: Curate) -> None:
-    with pytest.raises(UsageError, match="filter short gave 1 answers for 2 rows; give one a row"):
-        curate(captions((RED, "a"), (RED, "b")), CAPTIONS, filters=[Own("short", lambda batch: [False])])
+@pytest.mark.parametrize(
+    ("answers", "told"),
+    [
+        ([None], "gave 1 answers for 2 rows; give one a row"),
+        (None, "gave NoneType; give a list with a reason or None for each row"),
+        ("no", "gave str; give a list with a reason or None for each row"),
+        ([None, True], "gave True for a row; give the reason why it goes, or None"),
+        ([None, ""], "gave '' for a row; give the reason why it goes, or None"),
+        (pa.array([None, None]), "for a row; give the reason why it goes, or None"),
+    ],
+)
+def test_an_answer_a_row_is_needed(curate: Curate, answers: Any, told: str) -> None:
+    class Odd:
+        name = "odd"
+
+        def __call__(self, batch: Batch) -> Any:
+            return answers
+
+    with pytest.raises(UsageError, match=f"filter odd .*{told}"):
+        curate(captions((RED, "a"), (RED, "b")), CAPTIONS, filters=[Odd()])
+
+
+@pytest.mark.parametrize("filters", [lambda batch: [], [lambda batch: []], [object()], ["blur"]])
+def test_what_is_no_filter_is_refused_before_anything_runs(tmp_path: Path, filters: Any) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png"}\n')
+    with pytest.raises(RecipeError, match="filter"):
+        clipsieve.run(read=str(tmp_path / "rows.jsonl"), filters=filters, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_the_filters_that_it_began_with(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"image": "a.png"}\n')
+    run = partial(clipsieve.run, read=str(tmp_path / "rows.jsonl"), out=tmp_path / "run")
+    run(filters=[Own("old", lambda batch: [True])])
+    run(filters=[Own("old", lambda batch: [True])])
+    for filters in ([], [Own("new", lambda batch: [True])]):
+        with pytest.raises(RunFolderError, match=r"another recipe \(filters: "):
+            run(filters=filters)

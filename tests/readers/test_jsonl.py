@@ -244,3 +244,15 @@ def test_a_truncated_gzip_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(content[: len(content) // 2])
     with pytest.raises(SourceError, match=r"a\.jsonl\.gz: cannot be read: .*[Tt]runcated"):
         open_source(f"{tmp_path}/a.jsonl.gz").shards()
+
+
+@pytest.mark.parametrize("odd", [False, [5, 6], [["x"]], [{"bytes": 5}], 7])
+def test_in_a_column_of_lists_what_is_no_image_is_an_error_of_its_row_alone(
+    tmp_path: Path, read_all: ReadAll, odd: Any
+) -> None:
+    reader = source(tmp_path, lines({"images": ["a", "b"]}, {"images": odd}, {"images": "c"}))
+    assert reader.layout.kind == "lists"
+    table, errors = read_all(reader)
+    assert table.column("images").to_pylist() == [["a", "b"], None, ["c"]]
+    assert {row: error.partition(":")[0] for row, error in errors.items()} == {1: "unexpected value at line 2"}
+    assert reader.count() == SourceCounts(samples=3, images=4)

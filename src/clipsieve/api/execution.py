@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -19,7 +18,7 @@ from clipsieve.api.runs import Run, limited, open_source, output_folder
 from clipsieve.core.contracts import Encoder, Filter, JoiningWriter, Reader, Shard, SourceCounts
 from clipsieve.core.embed import check_prompts
 from clipsieve.core.ledger import Counts
-from clipsieve.engines.commit import Committer, Output
+from clipsieve.engines.commit import Committer, Output, output_name
 from clipsieve.engines.duplicates import Earlier
 from clipsieve.engines.local import LocalEngine
 from clipsieve.engines.select import Selector
@@ -98,6 +97,7 @@ def execute(
     for warning in plan.warnings():
         progress.say(f"warning: {warning}")
     check_output(plan, out)
+    _check_filters(filters)
     if filters and plan.two_passes:
         raise RecipeError(
             "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
@@ -131,6 +131,16 @@ def execute(
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
         return finish(committer, source, began, time.monotonic() - scoring)
+
+
+def _check_filters(filters: Sequence[Filter]) -> None:
+    """Raises ``RecipeError`` for what is no list of filters."""
+    if not isinstance(filters, (list, tuple)):
+        raise RecipeError(f"filters is a list of filters, not {type(filters).__name__}")
+    for one in filters:
+        name = getattr(one, "name", None)
+        if not (callable(one) and isinstance(name, str) and name):
+            raise RecipeError(f"filter {one!r} needs a name and a call with a batch; see clipsieve.Filter")
 
 
 def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Sequence[Filter] = ()) -> Committer:
@@ -242,7 +252,7 @@ def check_output(plan: Plan, out: Path) -> None:
 
 def _in_the_way(name: str, prefix: str) -> bool:
     """Whether a file that is there already could be one of the output's; hidden ones never are."""
-    return not name.startswith(".") and (not prefix or re.match(rf"{re.escape(prefix)}\d", name) is not None)
+    return not name.startswith(".") and (not prefix or output_name(prefix).match(name) is not None)
 
 
 def versions() -> dict[str, str]:

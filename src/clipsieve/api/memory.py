@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clipsieve.api.execution import load_encoder, reconcile
 from clipsieve.api.progress import Progress, Silent
@@ -25,8 +24,8 @@ from clipsieve.readers import Columns
 from clipsieve.readers.memory import NAME, Memory
 from clipsieve.recipe import Recipe
 
-_OF_RUNS = ("write", "limit", "dedup")
-"""Keys of a recipe that need a run folder."""
+_OF_RUNS = ("read", "write", "limit", "dedup")
+"""Keys of a recipe that need files."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +38,10 @@ class Curated:
     ledger: pa.Table
     """One row an image, and one a sample without images, as in a run: see ``clipsieve.core.ledger``.
 
-    ``row`` is the number of the input row (in documents after their rows were sorted by position)."""
+    ``row`` is the number of the input row."""
+
+    reasons: Sequence[str | None]
+    """For each input row why it goes, None where it stays; in a list of images one may go and its row stay."""
 
     vectors: Vectors | None = None
     """``(rows of the ledger, dim)``, NaN where there is none; None unless ``vectors=True`` was asked for."""
@@ -51,10 +53,8 @@ class Curated:
 
     @cached_property
     def kept(self) -> npt.NDArray[np.int64]:
-        """The numbers of the input rows that stay, ``(kept samples,)``; of documents those of their first rows."""
-        whole = self.ledger.filter(pc.equal(self.ledger["sample_verdict"], "kept"))
-        rows: npt.NDArray[np.int64] = np.unique(whole["row"].to_numpy())
-        return rows
+        """The numbers of the input rows that stay, ``(kept rows,)``."""
+        return np.array([row for row, reason in enumerate(self.reasons) if reason is None], dtype=np.int64)
 
 
 def curate(
@@ -71,9 +71,9 @@ def curate(
 ) -> Curated:
     """Scores ``rows`` and keeps what the rules allow, in memory.
 
-    ``rows`` is an Arrow table, or a mapping of column names to values (a pandas DataFrame too), where an image may be a
-    path, bytes, a ``{bytes, path}`` mapping, a Pillow image, an ``(h, w, 3)`` uint8 array, or in layout ``lists`` a list
-    of those.
+    ``rows`` is an Arrow table, a pandas DataFrame, or a mapping of column names to values. In the latter two an image
+    may be a path, bytes, a ``{bytes, path}`` mapping, a Pillow image, an ``(h, w, 3)`` uint8 array, or in layout
+    ``lists`` a list of those.
     ``columns``, ``layout``, ``root`` and ``invalid_rows`` are those of a recipe's ``read``; ``options`` are its other
     keys, such as ``scores``, ``model``, ``on_error`` or ``vectors``. ``encoder`` is a loaded model in place of
     ``model``. Paths are relative to the working directory, or to ``root``.
@@ -84,7 +84,15 @@ def curate(
     taken = [name for name in _OF_RUNS if options.get(name) is not None]
     if taken:
         raise RecipeError(f"{', '.join(taken)}: not for rows in memory; write them to a file and use clipsieve.run")
-    read = {"path": NAME, "layout": layout, "columns": dict(columns or {}), "root": root, "invalid_rows": invalid_rows}
+    if isinstance(encoder, str):
+        raise RecipeError(f"encoder is a loaded model; give a name as model={encoder!r}")
+    read = {
+        "path": NAME,
+        "layout": layout,
+        "columns": {} if columns is None else columns,
+        "root": root,
+        "invalid_rows": invalid_rows,
+    }
     recipe = Recipe.build({"read": read, "keep": keep, **options})
     said = recipe.read.columns
     reader = Memory(
@@ -106,7 +114,7 @@ def _execute(plan: Plan, reader: Memory, encoder: Encoder | None, progress: Prog
     model = (encoder or load_encoder(plan.recipe)) if plan.needs_encoder else None
     if model is not None:
         check_prompts(model, plan.prompts)
-    collector = Collector(plan)
+    collector = Collector(plan, reader.order)
     shards = reader.shards()
     engine = LocalEngine(
         plan=plan,
@@ -122,5 +130,6 @@ def _execute(plan: Plan, reader: Memory, encoder: Encoder | None, progress: Prog
     return Curated(
         rows=pa.concat_tables(collector.rows),
         ledger=pa.concat_tables(collector.ledgers),
+        reasons=collector.reasons,
         vectors=collector.all_vectors() if plan.keeps_vectors else None,
     )

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image as PILImage
 
-from clipsieve.core.decode import Header, decode, read_header, to_rgb
+from clipsieve.core.decode import Header, check_rgb, decode, read_header, to_rgb
 from clipsieve.core.embed import LongText, Prompt, Prompts, TextVectors, embed_images, embed_prompts, embed_texts
 from clipsieve.core.fetch import ImageSource, from_cell
 from clipsieve.core.layout import Layout, Mask, Parts, keep_rows, numbers, parts
@@ -114,7 +114,7 @@ class Batch:
         for i, image in enumerate(flat):
             try:
                 if isinstance(image, np.ndarray):
-                    opened[i] = image
+                    opened[i] = check_rgb(image)
                 elif isinstance(image, PILImage.Image):
                     opened[i] = to_rgb(image)
                 else:

@@ -169,7 +169,10 @@ class PromptedScorer(Scorer, Protocol):
 
 
 class Filter(Protocol):
-    """A user's own rule, in Python, over what the recipe's rules leave."""
+    """A user's own rule, in Python, over what the recipe's rules leave.
+
+    One that never looks at ``batch.bytes`` may have an attribute ``needs_bytes = False``, which spares keeping them.
+    """
 
     @property
     def name(self) -> str:

@@ -11,9 +11,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags
 from PIL import Image as PILImage
@@ -117,14 +118,31 @@ def to_rgb(image: PILImage.Image) -> Pixels:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def check_rgb(array: npt.NDArray[Any]) -> Pixels:
+    """An array that is an RGB image already. Raises ``ImageError`` for any but ``(h, w, 3)`` uint8 with pixels."""
+    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        raise ImageError(f"undecodable: an array of {array.dtype} and shape {array.shape}, not (h, w, 3) uint8")
+    return array
+
+
+def has_known_format(data: bytes) -> bool:
+    """Whether encoded bytes begin like an image of ``FORMATS``, broken or not."""
+    return next(_formats(data), None) is not None
+
+
+def _formats(data: bytes) -> Iterator[str]:
+    PILImage.init()
+    for name in FORMATS:
+        _, accepts = PILImage.OPEN[name]
+        if accepts is not None and accepts(data[:16]) is True:
+            yield name
+
+
 def _open(data: bytes, frame: int) -> PILImage.Image:
     # Not Image.open: it refuses a huge image without saying its size, and one that it cannot read without saying
     # what it took it for.
-    PILImage.init()
-    for name in FORMATS:
-        factory, accepts = PILImage.OPEN[name]
-        if accepts is None or accepts(data[:16]) is not True:
-            continue
+    for name in _formats(data):
+        factory, _ = PILImage.OPEN[name]
         with _reading(name):
             image = factory(io.BytesIO(data), "")
         _check_size(image)

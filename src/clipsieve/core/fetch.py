@@ -123,16 +123,26 @@ def _checked(data: bytes) -> bytes:
 
 
 @lru_cache(maxsize=8)
-def _members(path: str) -> Mapping[str, tuple[int, int]]:
+def _members(path: str, version: tuple[int, int] | None) -> Mapping[str, tuple[int, int]]:
+    """Where the members of a tar are; ``version`` tells one file of a path from another."""
     with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
 
 
 def _member_range(path: str, member: str) -> tuple[int, int]:
     try:
-        return _members(path)[member]
+        return _members(path, _version(path))[member]
     except KeyError:
         raise ImageError(f"missing: no member {member!r} in the tar") from None
+
+
+def _version(path: str) -> tuple[int, int] | None:
+    """Size and time of a local file, which is quick to ask; None for any other."""
+    local = path.removeprefix("file://")
+    if "://" in local:
+        return None
+    about = os.stat(local)
+    return about.st_size, about.st_mtime_ns
 
 
 @lru_cache(maxsize=256)  # many images lie in one tar
@@ -161,6 +171,8 @@ def from_cell(cell: Any, root: str) -> ImageSource:
         return ImageSource(data=cell)
     if isinstance(cell, Mapping):
         data, path = cell.get("bytes"), cell.get("path")
+        if data is None and path is None and isinstance(cell.get("error"), str):
+            return ImageSource(error=cell["error"])  # what a reader found no image in
         if isinstance(data, str):  # JSON has no bytes: a data URI stands for them
             return replace(_from_data_uri(data), path=path if isinstance(path, str) else None)
         if isinstance(data, bytes | pa.Buffer):

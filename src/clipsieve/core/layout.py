@@ -227,8 +227,9 @@ def _image_values(cells: pa.ChunkedArray) -> list[Any]:
         return _buffers(cells)
     if pa.types.is_struct(cells.type) and "bytes" in cells.type.names and _is_binary(cells.type.field("bytes").type):
         data = _buffers(pc.struct_field(cells, "bytes"))
-        paths = pc.struct_field(cells, "path").to_pylist() if "path" in cells.type.names else [None] * len(data)
-        return [{"bytes": bytes, "path": path} for bytes, path in zip(data, paths, strict=True)]
+        others = [name for name in ("path", "error") if name in cells.type.names]
+        columns = [data, *(pc.struct_field(cells, name).to_pylist() for name in others)]
+        return [dict(zip(["bytes", *others], values, strict=True)) for values in zip(*columns, strict=True)]
     return list(cells.to_pylist())
 
 

@@ -59,6 +59,9 @@ class Pairs(Sequence[Pair]):
         self._step = max(min(BLOCK, max(CELLS // total, isqrt(CELLS // int(largest)))), 1)
         self._last: tuple[int, _Block] | None = None
 
+    def __repr__(self) -> str:
+        return f"Pairs(of {self._vectors.length:,} images; list(pairs[:100]) shows the first)"
+
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
@@ -155,12 +158,15 @@ class _Block:
         return self.pool[later:][linked], self.gaps[number][other[linked]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Chosen(Sequence[Pair]):
     """Some of the pairs, found when asked for too."""
 
     pairs: Pairs
     places: range
+
+    def __repr__(self) -> str:
+        return f"{len(self.places):,} of {self.pairs!r}"
 
     def __len__(self) -> int:
         return len(self.places)

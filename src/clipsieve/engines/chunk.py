@@ -6,7 +6,7 @@ decides depends on its own samples alone, so chunk and batch sizes change nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import pyarrow as pa
 from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
+from clipsieve.core.decode import has_known_format
 from clipsieve.core.embed import Prompts, TextVectors
 from clipsieve.core.layout import Mask, has_text_rows, kept_rows
 from clipsieve.core.ledger import Score
@@ -121,7 +122,8 @@ class Chunk:
         return ImageWork(data=_fetched(one, data), prepared=prepared)
 
     def _failed(self, one: Batch, data: bytes | None) -> ImageWork:
-        kept = self.plan.recipe.on_error == "keep"
+        # A path in the data may lead to any file of this machine: only what is an image, if a broken one, is copied.
+        kept = self.plan.recipe.on_error == "keep" and data is not None and has_known_format(data)
         return ImageWork(data=_fetched(one, data) if kept else None, error=one.errors[0])
 
     def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
@@ -189,13 +191,28 @@ class Chunk:
         """Under which the bytes of the images that stay are stored."""
         return [(self.number, image) for image in np.flatnonzero(verdicts.images).tolist()]
 
+    def reasons(self, verdicts: Verdicts) -> list[str | None]:
+        """For each row why it goes, None where it stays; an image in a list of others has no row to go with."""
+        parts = self.batch.parts
+        gone = ~kept_rows(parts, verdicts.images, verdicts.samples, self.batch.layout)
+        reasons: list[str | None] = [None] * len(gone)
+        for row in np.flatnonzero(gone).tolist():
+            sample = int(parts.row_samples[row])
+            reasons[row] = (
+                "invalid row" if verdicts.samples[sample] else verdicts.sample_reasons[sample] or "nothing left"
+            )
+        for image in np.flatnonzero(gone[parts.image_rows]).tolist():
+            own = verdicts.image_reasons[image] or self.errors.get(image)
+            reasons[int(parts.image_rows[image])] = own or reasons[int(parts.image_rows[image])]
+        return reasons
+
     def _filter(self, one: Filter, verdicts: Verdicts, store: ByteStore) -> None:
         """Drops the rows that a user's own filter gives a reason for."""
         parts = self.batch.parts
         rows = np.flatnonzero(kept_rows(parts, verdicts.images, verdicts.samples, self.batch.layout))
-        said = one(self.kept(verdicts, store))
-        if len(said) != len(rows):
-            raise UsageError(f"filter {one.name} gave {len(said)} answers for {len(rows)} rows; give one a row")
+        if not len(rows):
+            return
+        said = _answers(one, self.kept(verdicts, store), len(rows))
         reasons = {row: reason for row, reason in zip(rows.tolist(), said, strict=True) if reason is not None}
         images = np.flatnonzero(verdicts.images & np.isin(parts.image_rows, list(reasons)))
         of_images = [reasons[row] for row in parts.image_rows[images].tolist()]
@@ -240,6 +257,22 @@ class Chunk:
             self.batch.alive = self._decide(self.plan.rules[: self.plan.kept_ratio_at]).images
             self._put(ratio.score(self.batch), np.arange(self.batch.samples))
         return self._decide(self.plan.rules[:rules])
+
+
+def _answers(one: Filter, batch: Batch, rows: int) -> list[str | None]:
+    """What a filter says of each of the ``rows``. Raises ``UsageError`` when it is not an answer a row."""
+    said = one(batch)
+    if isinstance(said, (str, bytes)) or not isinstance(said, Iterable):
+        raise UsageError(
+            f"filter {one.name} gave {type(said).__name__}; give a list with a reason or None for each row"
+        )
+    answers = list(said)
+    if len(answers) != rows:
+        raise UsageError(f"filter {one.name} gave {len(answers)} answers for {rows} rows; give one a row")
+    odd = next((answer for answer in answers if answer is not None and not (isinstance(answer, str) and answer)), None)
+    if odd is not None:
+        raise UsageError(f"filter {one.name} gave {odd!r} for a row; give the reason why it goes, or None")
+    return answers
 
 
 def _fetched(one: Batch, data: bytes | None) -> bytes | None:

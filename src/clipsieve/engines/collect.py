@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve.core.ledger import Counts, count
@@ -21,8 +22,11 @@ class Collector:
     scratch = None
     needs_bytes = False
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, order: npt.NDArray[np.int64]) -> None:
+        """``order`` gives each row of the pieces, one after the other, its number in the table."""
         self.plan = plan
+        self.order = order
+        self.reasons: list[str | None] = [None] * len(order)
         self.rows: list[pa.Table] = []
         self.ledgers: list[pa.Table] = []
         self.vectors: list[Vectors] = []
@@ -36,11 +40,19 @@ class Collector:
             self.vectors.append(scored.image_vectors(table))
         scored.store.close()
         (piece,) = scored.shard.pieces
-        for name, offset in (("shard", -scored.shard.number), ("row", piece.start), ("sample", self._samples)):
+        mine = self.order[piece.start : piece.stop]
+        for chunk, decided in zip(scored.chunks, verdicts, strict=True):
+            for row, reason in zip(mine[chunk.first_row :].tolist(), chunk.reasons(decided), strict=False):
+                self.reasons[row] = reason
+        columns = {
+            "shard": np.zeros(table.num_rows),
+            "row": mine[table["row"].to_numpy()],
+            "sample": table["sample"].to_numpy() + self._samples,
+        }
+        for name, values in columns.items():
             place = table.schema.get_field_index(name)
             field = table.schema.field(place)
-            moved = pa.array(table[name].to_numpy() + offset, field.type)
-            table = table.set_column(place, field, moved)
+            table = table.set_column(place, field, pa.array(values, field.type))
         self._samples += sum(chunk.batch.samples for chunk in scored.chunks)
         self.ledgers.append(table)
         return count(table)

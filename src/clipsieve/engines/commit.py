@@ -6,6 +6,7 @@ commits their scores, then a selection runs over all scores, and the second writ
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,11 @@ class Sink(Protocol):
         ...
 
 
+def output_name(prefix: str) -> re.Pattern[str]:
+    """How the names of an output's files begin: with the numbers of the shard and of its part."""
+    return re.compile(rf"{re.escape(prefix)}(\d{{5,}})(?:-(\d{{4,}}))?\.")
+
+
 class Output:
     """Where the survivors go: files named after their shard, each whole or not there."""
 
@@ -114,12 +120,14 @@ class Output:
         self.prefix = prefix
         self.embed = embed
         self.needs_bytes = writer.needs_bytes or embed
-        clean_partials(folder, prefix)
+        clean_partials(folder, output_name(prefix))
 
     def files(self) -> list[Path]:
         """Those that are there, in the order of their shards."""
-        found = self.folder.glob(f"{self.prefix}[0-9]*{self.writer.suffix}")
-        return sorted(found, key=lambda path: [int(number) for number in path.stem[len(self.prefix) :].split("-")])
+        named = output_name(self.prefix)
+        there = self.folder.iterdir() if self.folder.is_dir() else ()
+        found = [(match, path) for path in there if (match := named.match(path.name))]
+        return [path for match, path in sorted(found, key=lambda item: [int(n or 0) for n in item[0].groups()])]
 
     def write(self, shard: int, batch: Batch) -> None:
         """Writes the rows of ``batch``; nothing when there are none."""
@@ -151,7 +159,8 @@ class Committer:
         self.metadata = {key.encode(): value.encode() for key, value in metadata.items()}
         self.filters = filters
         self.scratch = folder.path
-        self.needs_bytes = bool(filters) or (output is not None and output.needs_bytes)
+        filters_look = any(getattr(one, "needs_bytes", True) for one in filters)
+        self.needs_bytes = filters_look or (output is not None and output.needs_bytes)
 
     def commit(self, scored: ScoredShard) -> Counts:
         """Commits a shard: to the ledger, or, when a selection over the whole data set follows, to the scores."""

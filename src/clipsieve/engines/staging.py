@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Rows
+from clipsieve.core.decode import has_known_format
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask
 from clipsieve.core.lazy import LazyBytes
@@ -89,7 +90,8 @@ class SourceBytes(LazyBytes):
     def read(self, index: int) -> bytes | None:
         """Raises ``SourceError`` when the image can no longer be read."""
         try:
-            return self.sources[index].read()
+            data = self.sources[index].read()
+            return data if has_known_format(data) or not self.failed[index] else None
         except ImageError as failure:
             if self.failed[index]:
                 return None

@@ -18,6 +18,7 @@ import pyarrow.json
 from clipsieve.core.contracts import LINE, Piece, Rows, Shard, SourceCounts, SourceFile
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.files import CHUNK, Cursor, LineNumbers, compression, open_file, reading, total_size
+from clipsieve.readers.infer import IMAGE_NAMES
 from clipsieve.readers.jsontypes import JsonSchema, MisfitError, infer
 from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
 from clipsieve.readers.source import Source
@@ -39,7 +40,7 @@ class JsonLines:
 
     def __init__(self, source: Source) -> None:
         self._source = source
-        self._columns = _infer_columns(source.files, source.name)
+        self._columns = _infer_columns(source)
         self.layout = source.infer_rows(self._columns.arrow)
         self._cursor = Cursor()
         self._line_numbers = LineNumbers()
@@ -177,10 +178,10 @@ def _parsed(line: bytes) -> dict[str, Any]:
     return value
 
 
-def _infer_columns(files: Sequence[SourceFile], name: str) -> JsonSchema:
+def _infer_columns(source: Source) -> JsonSchema:
     rows: list[dict[str, Any]] = []
     first_error: str | None = None
-    for path, line in _sampled_lines(files):
+    for path, line in _sampled_lines(source.files):
         try:
             rows.append(_parsed(line))
         except _LineError as failure:
@@ -190,10 +191,10 @@ def _infer_columns(files: Sequence[SourceFile], name: str) -> JsonSchema:
     if not rows:
         if first_error:
             raise SourceError(f'{first_error}; a line should be one JSON object, such as {{"image": "a.jpg"}}')
-        raise SourceError(f"{name}: holds no rows")
-    columns = infer(rows)
+        raise SourceError(f"{source.name}: holds no rows")
+    columns = infer(rows, [source.columns.image] if source.columns.image else IMAGE_NAMES)
     if LINE in columns.types:
-        raise ColumnError(f"{name}: the column name {LINE!r} is taken by Clipsieve; rename it")
+        raise ColumnError(f"{source.name}: the column name {LINE!r} is taken by Clipsieve; rename it")
     return columns
 
 

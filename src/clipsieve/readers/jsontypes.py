@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,17 +56,24 @@ class JsonSchema:
             raise MisfitError(f"column {name!r} holds {misfit}") from None
 
 
-def infer(rows: Iterable[Mapping[str, Any]]) -> JsonSchema:
-    """The columns of all keys in the order in which they appear, typed by all of their values."""
+def infer(rows: Sequence[Mapping[str, Any]], images: Collection[str] = ()) -> JsonSchema:
+    """The columns of all keys in the order in which they appear, typed by all of their values.
+
+    In a column of ``images`` that holds lists of them, what cannot be one says nothing of its type, and does not fit it
+    later.
+    """
     types: dict[str, pa.DataType] = {}
     mixed: set[str] = set()
+    of_images = {name for name in images if any(row.get(name) and _are_images(row[name]) for row in rows)}
     for row in rows:
         for name, value in row.items():
-            if name in mixed or not _is_text(name):
+            if name in mixed or not _is_text(name) or (name in of_images and not _may_be_images(value)):
                 continue
             try:
                 types[name] = _unified(types.get(name, pa.null()), _kind(value))
             except _MixedError:
+                if name in of_images:
+                    continue  # as JSON text all lists of the column would be lost
                 mixed.add(name)
                 types[name] = pa.string()
     mixed |= {name for name, kind in types.items() if pa.types.is_null(kind) or _has_empty_object(kind)}
@@ -74,6 +81,18 @@ def infer(rows: Iterable[Mapping[str, Any]]) -> JsonSchema:
         types={name: pa.string() if name in mixed else _settled(kind) for name, kind in types.items()},
         mixed=frozenset(mixed),
     )
+
+
+def _are_images(value: Any) -> bool:
+    return isinstance(value, list) and _may_be_images(value)
+
+
+def _may_be_images(value: Any) -> bool:
+    items = value if isinstance(value, list) else [value]
+    parts = (
+        part for item in items for part in ([item.get("bytes"), item.get("path")] if isinstance(item, dict) else [item])
+    )
+    return all(part is None or isinstance(part, str) for part in parts)
 
 
 def _kind(value: Any) -> pa.DataType:

@@ -13,14 +13,15 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
-from clipsieve.core.decode import to_rgb
+from clipsieve.core.decode import check_rgb, to_rgb
 from clipsieve.core.layout import InvalidRows, LayoutKind, sample_runs
-from clipsieve.errors import ImageError, UsageError
+from clipsieve.errors import ColumnError, ImageError, UsageError
 from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words
 from clipsieve.readers.shards import Limits, grouped
 from clipsieve.readers.source import Source
@@ -29,7 +30,9 @@ from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_po
 NAME = "the rows in memory"
 """How messages call the source."""
 
-_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string())])
+_ORDER = "__order__"
+
+_IMAGE = pa.struct([("bytes", pa.large_binary()), ("path", pa.string()), ("error", pa.string())])
 
 
 class Memory:
@@ -48,22 +51,28 @@ class Memory:
         invalid_rows: InvalidRows,
     ) -> None:
         self._pictures: dict[str, Sequence[Any]] = {}
-        self._table = source if isinstance(source, pa.Table) else self._arrow(source, columns.image)
+        _check_table(source)
+        self._table = source if isinstance(source, pa.Table) else self._arrow(source, columns.image, layout)
         request = Source(
             name=NAME, files=(), columns=columns, layout=layout, root=root or "", invalid_rows=invalid_rows
         )
         self.layout = request.infer(self._table.schema)
+        self.order: npt.NDArray[np.int64] = np.arange(self._table.num_rows, dtype=np.int64)
+        """For each row as it is read, its number in the source: rows of documents are read by position."""
         if self.layout.kind == "interleaved":
             schema = interleaved_schema(self._table.schema)
-            self._table = sorted_by_position(conformed(self._table, schema, NAME))
+            numbered = conformed(self._table, schema, NAME).append_column(_ORDER, pa.array(self.order))
+            numbered = sorted_by_position(numbered)
+            self.order = numbered.column(_ORDER).to_numpy()
+            self._table = numbered.drop_columns([_ORDER])
             _check_adjacent(self._table)
 
-    def _arrow(self, columns: Mapping[str, Sequence[Any]], image: str | None) -> pa.Table:
+    def _arrow(self, columns: Mapping[str, Sequence[Any]], image: str | None, layout: LayoutKind | None) -> pa.Table:
         """The columns as Arrow; one of images that Arrow cannot hold as they are is null and kept aside."""
         arrays: dict[str, pa.Array] = {}
         for name, values in columns.items():
             may_hold_images = name == image or (image is None and name in IMAGE_NAMES)
-            if may_hold_images and (kind := _kind_of_pictures(values)) is not None:
+            if may_hold_images and (kind := _kind_of_pictures(values, layout)) is not None:
                 self._pictures[name] = values
                 arrays[name] = pa.nulls(len(values), kind)
                 continue
@@ -105,15 +114,12 @@ class Memory:
         """The rows of a shard."""
         (piece,) = shard.pieces
         table = self._table.slice(piece.start, piece.stop - piece.start)
-        errors: dict[int, str] = {}
         for name, values in self._pictures.items():
-            cells = [_cell(value) for value in values[piece.start : piece.stop]]
-            if name == self.layout.image:
-                errors = {row: str(cell) for row, cell in enumerate(cells) if isinstance(cell, ImageError)}
             place = table.schema.get_field_index(name)
-            column = [None if isinstance(cell, ImageError) else cell for cell in cells]
-            table = table.set_column(place, name, pa.array(column, table.schema.field(place).type))
-        return Rows(table=table, errors=errors)
+            kind = table.schema.field(place).type
+            cell = _cells if pa.types.is_list(kind) else _cell
+            table = table.set_column(place, name, pa.array(map(cell, values[piece.start : piece.stop]), kind))
+        return Rows(table=table)
 
     def count(self) -> SourceCounts:
         """Counts from the columns alone."""
@@ -125,11 +131,31 @@ class Memory:
             images = pc.sum(pc.equal(self._table.column("modality"), "image")).as_py() or 0
             return SourceCounts(samples=len(np.unique(sample_runs(ids))), images=images)
         values = self._pictures.get(self.layout.image)
-        if values is None:
-            images = pc.sum(pc.list_value_length(self._table.column(self.layout.image))).as_py() or 0
+        column = self._table.column(self.layout.image)
+        if values is not None:
+            images = sum(len(_cells(value) or ()) for value in values)
+        elif pa.types.is_string(column.type):  # a path a row, without a list
+            images = rows - column.null_count
         else:
-            images = sum(len(value) for value in values if value is not None)
+            images = pc.sum(pc.list_value_length(column)).as_py() or 0
         return SourceCounts(samples=rows, images=images)
+
+
+def _check_table(source: Any) -> None:
+    """Raises ``UsageError`` for what is neither an Arrow table nor columns of values."""
+    if isinstance(source, pa.Table):
+        twice = next((name for name in source.column_names if source.column_names.count(name) > 1), None)
+        if twice is not None:
+            raise ColumnError(f"{NAME}: two columns are called {twice!r}; rename one")
+        return
+    if not hasattr(source, "items"):
+        raise UsageError(
+            f"{NAME}: give an Arrow table, a DataFrame or a mapping of column names to values, not "
+            f"{type(source).__name__} (pa.Table.from_pylist makes a table of a list of rows)"
+        )
+    for name, values in source.items():
+        if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
+            raise UsageError(f"{NAME}: column {name!r} is {type(values).__name__}, not a list of values")
 
 
 def _check_adjacent(table: pa.Table) -> None:
@@ -142,14 +168,20 @@ def _check_adjacent(table: pa.Table) -> None:
         raise UsageError(f"{NAME}: the rows of document {twice!r} are not adjacent; sort them by sample_id")
 
 
-def _kind_of_pictures(values: Sequence[Any]) -> pa.DataType | None:
+def _kind_of_pictures(values: Sequence[Any], layout: LayoutKind | None) -> pa.DataType | None:
     """The type of a column of images that Arrow cannot hold as they are; None for paths alone, or bytes alone."""
-    listed = any(isinstance(value, (list, tuple)) for value in values)
-    images = (image for value in values for image in (value if isinstance(value, (list, tuple)) else [value]))
+    listed = layout == "lists" or (layout is None and any(map(_is_listed, values)))
+    cells = [value for value in values if not _is_missing(value)]
+    whole = not listed or all(map(_is_listed, cells)) or not any(map(_is_listed, cells))
+    images = [image for value in cells for image in (value if _is_listed(value) and listed else [value])]
     kinds = {type(image) for image in images if not _is_missing(image)}
-    if kinds <= {bytes} or (kinds == {str} and all(map(_is_utf8, values))):
+    if whole and (kinds <= {bytes} or (kinds == {str} and all(map(_is_utf8, images)))):
         return None
     return pa.list_(_IMAGE) if listed else _IMAGE
+
+
+def _is_listed(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.ndim == 1)
 
 
 def _is_missing(value: Any) -> bool:
@@ -164,24 +196,45 @@ def _is_utf8(value: Any) -> bool:
     return True
 
 
-def _cell(value: Any) -> Any:
-    """An image as a ``{bytes, path}`` struct, or why it cannot be one; lists item by item."""
-    if isinstance(value, (list, tuple)):
-        items = [_cell(item) for item in value]
-        return [None if isinstance(item, ImageError) else item for item in items]
+def _cells(value: Any) -> Any:
+    """A list of images, item by item; one that is not in a list is a list of one."""
     if _is_missing(value):
         return None
-    if isinstance(value, (str, os.PathLike)):
-        path = os.fspath(value)
-        return {"path": path} if _is_utf8(path) else ImageError("no image: a path that is not text in UTF-8")
-    if isinstance(value, bytes):
-        return {"bytes": value}
-    if isinstance(value, Mapping):
-        return {"bytes": value.get("bytes"), "path": value.get("path")}
+    return [_cell(item) for item in (value if _is_listed(value) else [value])]
+
+
+def _cell(value: Any) -> Any:
+    """An image as a struct of its bytes or its path, or of the error why it cannot be one."""
+    if _is_missing(value):
+        return None
     try:
+        if isinstance(value, Mapping):
+            return {name: _part(value.get(name), name) for name in ("bytes", "path")}
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return {"bytes": bytes(value)}
+        if isinstance(value, (str, os.PathLike)):
+            return {"path": _path(value)}
         return {"bytes": _ppm(value)}
     except ImageError as failure:
-        return failure
+        return {"error": str(failure)}
+
+
+def _path(value: str | os.PathLike[str]) -> str:
+    path = os.fspath(value)
+    if not isinstance(path, str) or not _is_utf8(path):
+        raise ImageError("no image: a path that is not text in UTF-8")
+    return path
+
+
+def _part(value: Any, name: str) -> Any:
+    """The bytes or the path of a ``{bytes, path}`` mapping. Raises ``ImageError``."""
+    if _is_missing(value):
+        return None
+    if name == "path" and isinstance(value, (str, os.PathLike)):
+        return _path(value)
+    if name == "bytes" and isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    raise ImageError(f"no image: the cell's {name} {'is' if name == 'path' else 'are'} {type(value).__name__}")
 
 
 def _ppm(image: Any) -> bytes:
@@ -190,6 +243,5 @@ def _ppm(image: Any) -> bytes:
         image = to_rgb(image)
     if not isinstance(image, np.ndarray):
         raise ImageError(f"no image: the cell holds {type(image).__name__}, neither a path nor bytes")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ImageError(f"undecodable: an array of {image.dtype} and shape {image.shape}, not (h, w, 3) uint8")
+    check_rgb(image)
     return b"P6 %d %d 255\n" % (image.shape[1], image.shape[0]) + image.tobytes()

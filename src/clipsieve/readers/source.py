@@ -38,8 +38,9 @@ class Source:
     def infer(self, schema: pa.Schema) -> Layout:
         """The layout of rows with these columns. Raises ``ColumnError``."""
         layout = infer_layout(schema, self.columns, self.layout, self.root, self.name)
-        if layout.kind != "interleaved" and (self.fields is not None or self.types):
-            raise ColumnError(f"{self.name}: fields and types are for documents, and these are {layout.kind} rows")
+        own = {"fields": self.fields is not None, "types": self.types, "invalid_rows": self.invalid_rows == "drop"}
+        if layout.kind != "interleaved" and (said := [name for name, value in own.items() if value]):
+            raise ColumnError(f"{self.name}: {', '.join(said)} of documents only, and these are {layout.kind} rows")
         return replace(layout, invalid_rows=self.invalid_rows)
 
     def documents(self, schema: pa.Schema) -> pa.Schema:
@@ -54,6 +55,8 @@ class Source:
                 [column for column in schema if column.name in (*INTERLEAVED_SCHEMA.names, *self.fields)]
             )
         for name, kind in self.types.items():
+            if name in INTERLEAVED_SCHEMA.names:
+                raise ColumnError(f"{self.name}: column {name!r} has a type that every document shares")
             place = schema.get_field_index(name)
             schema = schema.append(pa.field(name, kind)) if place < 0 else schema.set(place, pa.field(name, kind))
         return interleaved_schema(schema)

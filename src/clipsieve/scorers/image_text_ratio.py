@@ -37,8 +37,8 @@ class ImageTextRatio(OnLists):
 
     def score(self, batch: Batch) -> Mapping[str, pa.Array]:
         """float64, images a word; never NaN."""
-        samples = batch.parts.image_samples
+        counted = ~batch.parts.surplus_images
         if self.count == "kept":
-            samples = samples[batch.alive]
-        images = np.bincount(samples, minlength=batch.samples)
+            counted &= batch.alive
+        images = np.bincount(batch.parts.image_samples[counted], minlength=batch.samples)
         return {"image_text_ratio": pa.array(images / np.maximum(word_counts(batch), 1), pa.float64())}
