@@ -17,6 +17,7 @@ from PIL import Image
 
 import clipsieve
 from clipsieve.dropin.data_juicer import ImagePairSimilarityFilter, to_recipe
+from clipsieve.dropin.data_juicer import filter as filter_module
 from clipsieve.dropin.data_juicer.recipe import COUNTERPARTS
 from clipsieve.errors import ColumnError, RecipeError
 from tests.fakes import image_bytes
@@ -113,11 +114,16 @@ def test_scores_lie_in_the_closed_unit_interval(wrong: dict[str, Any]) -> None:
         ({"min_scor": 0.2}, "unknown option 'min_scor'; did you mean 'min_score'"),
         ({"reversed_range": True}, "reversed_range is not supported"),
         ({"accelerator": "tpu"}, "accelerator is cuda or cpu, not 'tpu'"),
+        ({"hf_clip": None}, "hf_clip is a hub id, a folder or demo, not None"),
+        ({"image_key": None}, "image_key is the name of a column, not None"),
+        ({"images_key": 5}, "images_key is the name of a column, not 5"),
+        ({"image_key": "a", "images_key": "b"}, "image_key and images_key both name the column"),
+        ({"min_closed_interval": "false"}, "min_closed_interval is true or false, not 'false'"),
     ],
 )
 def test_what_cannot_be_done_is_refused(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        make(**options)
+        ImagePairSimilarityFilter(**{"hf_clip": "demo", **options})
 
 
 def test_positions_after_the_last_are_refused() -> None:
@@ -140,6 +146,26 @@ def test_each_sample_must_include_two_images(images: list[str] | None) -> None:
         make().compute_stats({"images": images, STATS: {}})
     with pytest.raises(ValueError, match=r"^Each sample must include two images\. Row 1 of the batch: Found"):
         make().compute_stats({"images": [list(ALIKE), images], STATS: [{}, {}]})
+
+
+@pytest.mark.parametrize("images", ["ab", b"ab", {"bytes": b"", "path": "cat.jpg"}, 5, np.zeros((2, 4, 3), np.uint8)])
+def test_one_image_is_no_list_of_two(images: Any) -> None:
+    with pytest.raises(ValueError, match=r"^Each sample must include two images\. Found"):
+        make().compute_stats({"images": images, STATS: {}})
+
+
+def test_each_process_loads_the_model_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    model = clipsieve.load_encoder("demo")
+    monkeypatch.setattr("clipsieve.encoders.load", lambda name, **_: loaded.append(name) or model)
+    filter_module._encoder.cache_clear()
+    for _ in range(3):
+        make().compute_stats(sample(*ALIKE))
+    assert loaded == ["demo"]
+    monkeypatch.setattr("os.getpid", lambda: -1)  # as in a process that was forked
+    make().compute_stats(sample(*ALIKE))
+    assert loaded == ["demo", "demo"]
+    filter_module._encoder.cache_clear()
 
 
 def test_each_sample_must_have_the_columns() -> None:
@@ -333,12 +359,32 @@ def test_keys_that_have_a_counterpart_are_followed() -> None:
     ("keys", "says"),
     [
         ({"expot_path": "x"}, "unknown key 'expot_path'; did you mean 'export_path'?"),
-        ({"export_path": "out.json"}, "export_path 'out.json' should end in .jsonl, .parquet, .csv"),
-        ({"export_path": "out/"}, "export_path 'out/' should end in .jsonl, .parquet, .csv"),
+        ({"export_path": "out.json"}, "export_path 'out.json' should end in .jsonl or .parquet"),
+        ({"export_path": "out/"}, "export_path 'out/' should end in .jsonl or .parquet"),
         ({"export_shard_size": 10}, "export_shard_size is not supported; write by Clipsieve's own recipe"),
         ({"suffixes": [".txt"]}, "suffixes is not supported; give a glob as dataset_path"),
-        ({"dataset_path": "0.5 a.jsonl 0.5 b.jsonl"}, "weights are not supported; give one path or a glob"),
+        ({"dataset_path": "0.5 a.jsonl 0.5 b.jsonl"}, "weights are not supported; give one path, a list of"),
+        ({"dataset_path": "a.jsonl 0.3 b.jsonl"}, "weights are not supported"),
         ({"dataset_path": None}, "dataset_path is missing"),
+        ({"dataset_path": ["a.jsonl", 5]}, "dataset_path ['a.jsonl', 5] is neither a path nor a list of paths"),
+        ({"export_path": "out.csv"}, "export_path 'out.csv' should end in .jsonl or .parquet"),
+        ({"export_type": "json"}, "export_type 'json' is not jsonl or parquet"),
+        ({"export_type": "jsonl", "export_path": "a.parquet"}, "'jsonl' is not that of export_path 'a.parquet'"),
+        ({"export_extra_args": {"a": 1}}, "export_extra_args is not supported; write by Clipsieve's own recipe"),
+        ({"export_aws_credentials": {"a": 1}}, "export_aws_credentials is not supported; write into a local folder"),
+        ({"load_dataset_kwargs": {"split": "a"}}, "load_dataset_kwargs is not supported; give the path of the files"),
+        ({"read_options": {"a": 1}}, "read_options is not supported; give the path of the files"),
+        ({"dataset_sample_ratio": 0.5}, "dataset_sample_ratio is not supported; data sets are not sampled"),
+        ({"image_bytes_key": "data"}, "image_bytes_key is not supported; put the bytes into the column of the images"),
+        ({"image_key": 5}, "image_key is the name of a column, not 5"),
+        ({"skip_op_error": "false"}, "skip_op_error is true or false, not 'false'"),
+        ({"keep_stats_in_res_ds": "no"}, "keep_stats_in_res_ds is true or false, not 'no'"),
+        ({"np": 0}, "np is a number of processes, 1 or more, not 0"),
+        ({"np": "2"}, "np is a number of processes, 1 or more, not '2'"),
+        ({"process": []}, "process has no operators, so that nothing would be filtered"),
+        ({"process": None}, "process has no operators, so that nothing would be filtered"),
+        ({"process": [{"image_pair_similarity_filter": 0}]}, "takes a mapping of options, not 0"),
+        ({"process": [{"image_pair_similarity_filter": ""}]}, "takes a mapping of options, not ''"),
         ({"process": "x"}, "process is a list of operators"),
         ({"process": [{"image_pair_similarity_filter": 3}]}, "takes a mapping of options, not 3"),
         ({"process": [{"image_pair_similarity_filter": {"trust_remote_code": True}}]}, "never runs a model's own code"),
@@ -350,13 +396,25 @@ def test_keys_that_have_a_counterpart_are_followed() -> None:
 )
 def test_keys_that_would_change_results_are_refused_by_name(keys: dict[str, Any], says: str) -> None:
     with pytest.raises(RecipeError) as failure:
-        to_recipe({"dataset_path": "data.jsonl", "process": [], **keys})
+        to_recipe({"dataset_path": "data.jsonl", "process": ["image_pair_similarity_filter"], **keys})
     assert says in str(failure.value)
     assert "\n" not in str(failure.value)
 
 
 def test_keys_at_the_value_that_does_nothing_are_accepted() -> None:
-    assert recipe(export_shard_size=0, suffixes=[], dataset=None, use_cache=True).keep == ()
+    idle = {
+        "export_shard_size": 0, "suffixes": [], "dataset": None, "use_cache": True, "mapper_fusion": True,
+        "export_extra_args": {}, "export_aws_credentials": None, "load_dataset_kwargs": {}, "read_options": {},
+        "dataset_sample_ratio": 1.0, "image_bytes_key": "image_bytes",
+    }  # fmt: skip
+    assert recipe("image_pair_similarity_filter", **idle) == recipe("image_pair_similarity_filter")
+
+
+def test_several_data_sets_are_listed_and_the_type_of_the_export_may_be_said() -> None:
+    made = recipe("image_pair_similarity_filter", dataset_path=["a.jsonl", "b.jsonl"], export_type="parquet")
+    assert made.read.path == ("a.jsonl", "b.jsonl")
+    assert made.write is not None
+    assert made.write.format == "parquet"
 
 
 def test_all_operators_that_are_not_clipsieves_are_named_at_once_with_what_it_has_instead() -> None:

@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from clipsieve import dedup
 from clipsieve.demo.scenes import Scene, Thing, render
 from clipsieve.dropin.dataflow import DataFlowStorage, FileStorage, ImageClipFilter, ImageDeduplicateFilter
 from clipsieve.errors import OutputError
@@ -185,6 +188,17 @@ def test_the_threshold_itself_is_kept_and_scores_have_5_decimals(clip: ImageClip
         assert clip.is_consistent("star.jpg", CAPTIONS["star.jpg"], threshold) is bool(kept)
 
 
+@pytest.mark.parametrize("odd", [["star.jpg"], np.array(["star.jpg"]), np.zeros((4, 4)), {"bytes": 5}, np.nan, 5])
+def test_one_pair_scores_as_in_a_table_when_its_cells_are_odd(clip: ImageClipFilter, odd: Any) -> None:
+    for image, caption in ((odd, "a red star"), ("star.jpg", odd)):
+        cells = {"image": pd.Series([image], dtype=object), "caption": pd.Series([caption], dtype=object)}
+        table = Table(pd.DataFrame(cells))
+        clip.run(table, threshold=1e-9)
+        assert table.frame.empty
+        assert clip.compute_similarity(image, caption) == 0.0
+        assert not clip.is_consistent(image, caption, 1e-9)
+
+
 def test_a_threshold_that_is_no_number_is_refused(clip: ImageClipFilter) -> None:
     with pytest.raises(ValueError, match="nan"):
         clip.run(Table({"image": ["star.jpg"], "caption": ["a"]}), threshold=float("nan"))
@@ -256,6 +270,25 @@ def test_a_table_without_rows_stays_one(clip: ImageClipFilter) -> None:
     assert table.frame.dtypes["id"] == np.int16
     assert table.frame.dtypes["max_similarity"] == np.float64
     assert len(deduplicate.duplicate_pairs) == 0
+
+
+def test_a_table_of_which_nothing_stayed_goes_through_the_next_step(
+    clip: ImageClipFilter, caplog: pytest.LogCaptureFixture
+) -> None:
+    for kind in ("jsonl", "json", "csv", "parquet"):
+        storage = FileStorage(lines("in.jsonl", [{"image": "gone.jpg", "caption": "a"}]), f"of_{kind}", cache_type=kind)
+        clip.run(storage.step())
+        assert clip.run(storage.step()) == ["image", "caption"]
+        ImageDeduplicateFilter("demo").run(storage.step())
+        assert storage.step().read("dict") == []
+    assert "the table is empty: there is nothing to filter" in caplog.text
+
+
+def test_two_columns_of_one_name_are_refused(clip: ImageClipFilter) -> None:
+    frame = pd.DataFrame([["star.jpg", "a", "b"]], columns=["image", "caption", "caption"])
+    for call in (lambda: clip.run(Table(frame)), lambda: FileStorage("").step().write(frame)):
+        with pytest.raises(ValueError, match="two columns of the table have the name 'caption'"):
+            call()
 
 
 def test_a_missing_column_is_named_beside_those_there_are(clip: ImageClipFilter) -> None:
@@ -345,9 +378,21 @@ def test_thousands_of_equal_images_give_millions_of_pairs_when_asked_for() -> No
     assert next(iter(filt.duplicate_pairs)) == filt.duplicate_pairs[0]
 
 
-def test_a_threshold_that_is_no_cosine_is_refused() -> None:
+def test_duplicates_are_searched_exactly_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(dedup.semantic.__globals__, "EXACT_PAIRS", 0)  # as if there were millions
+    monkeypatch.setattr("clipsieve.dedup.methods.approximate", None)
+    table = Table({"image": [at_angle(0), at_angle(10), at_angle(90)]})
+    by_colour()[0].run(table)
+    assert len(table.frame) == 2
+
+
+def test_what_no_search_for_duplicates_can_use_is_refused() -> None:
     with pytest.raises(ValueError, match="between -1 and 1, not 90"):
         ImageDeduplicateFilter("demo", threshold=90)
+    with pytest.raises(ValueError, match="batch_size is a number of images, 1 or more, not 0"):
+        ImageDeduplicateFilter("demo", batch_size=0)
+    with pytest.raises(ValueError, match="output_score_key 'image' is the column of the images"):
+        by_colour()[0].run(Table({"image": ["star.jpg"]}), output_score_key="image")
 
 
 # --- files ---
@@ -369,6 +414,35 @@ def test_a_table_goes_through_a_file_of_each_type(kind: Any, tmp_path: Path) -> 
     assert again["score"][0] == 1 / 3, "with all its digits"
     pd.testing.assert_frame_equal(again.astype(frame.dtypes), frame)
     assert [path.name for path in Path("new/folder").iterdir()] == [f"run_step1.{kind}"]
+
+
+@pytest.mark.parametrize("kind", ["json", "jsonl", "csv", "parquet"])
+def test_integers_keep_their_digits_beside_missing_cells_and_fractions(kind: Any) -> None:
+    rows = [
+        {"id": 9007199254740993, "few": 3, "mixed": 2, "long": 2**63},
+        {"id": None, "few": None, "mixed": 0.5, "long": 2**63 + 1},
+    ]
+    storage = FileStorage("", cache_type=kind)
+    storage.step().write(rows)
+    again = storage.step().read()
+    assert again["id"].astype(object)[0] == 9007199254740993
+    assert str(again["few"].astype(object)[0]) == "3"
+    assert again["mixed"].tolist() == [2, 0.5]
+    assert [int(cell) for cell in again["long"]] == [2**63, 2**63 + 1]
+    if kind == "jsonl":
+        storage.write(again)
+        first, second = map(json.loads, Path("cache/dataflow_cache_step2.jsonl").read_text().splitlines())
+        assert (first["id"], first["few"], second["id"]) == (9007199254740993, 3, None)
+
+
+def test_large_integers_among_fractions_stay_integers() -> None:
+    storage = FileStorage(lines("in.jsonl", [{"a": 9007199254740993}, {"a": 0.5}]))
+    assert storage.step().read()["a"].tolist() == [9007199254740993, 0.5]
+
+
+def test_integers_of_a_parquet_file_keep_their_digits_beside_nulls() -> None:
+    pq.write_table(pa.table({"id": [9007199254740993, None]}), "in.parquet")
+    assert FileStorage("in.parquet").step().read()["id"].astype(object)[0] == 9007199254740993
 
 
 def test_each_operator_holds_its_own_step() -> None:
@@ -395,6 +469,12 @@ def test_an_empty_first_entry_is_an_empty_table() -> None:
     assert FileStorage("").step().read("dict") == []
 
 
+def _read(path: str, content: bytes | None = None) -> Any:
+    if content is not None:
+        Path(path).write_bytes(content)
+    return FileStorage(path).step().read()
+
+
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -406,6 +486,12 @@ def test_an_empty_first_entry_is_an_empty_table() -> None:
         (lambda: FileStorage("gone.jsonl").step().read(), FileNotFoundError, "gone.jsonl is not there"),
         (lambda: FileStorage("ms:name").step().read(), ValueError, "ModelScope is not read; download"),
         (lambda: FileStorage("hf:a:b:c:d").step().read(), ValueError, "hf:NAME:CONFIG:SPLIT"),
+        (lambda: _read("a.csv", b"a\n\xff\n"), ValueError, "a.csv cannot be read as csv: 'utf-8' codec can't decode"),
+        (lambda: _read("a.csv", b'a,b\n1,"x\n2,y\n'), ValueError, "a.csv: a quote in line 2 is never closed"),
+        (lambda: _read("a.csv", b"a,a\n"), ValueError, "a.csv: two columns have the name 'a'"),
+        (lambda: _read("a.csv", b"a,b\n1\n"), ValueError, "a.csv: no row fits the header: line 2 (1 cells, not 2)"),
+        (lambda: _read("a.parquet", b"none"), ValueError, "a.parquet cannot be read as parquet: "),
+        (lambda: Path("a.json").mkdir() or _read("a.json"), ValueError, "a.json cannot be read as json: Is a"),
         (lambda: FileStorage("").step().read("arrow"), ValueError, "'dataframe' or 'dict', not 'arrow'"),
         (lambda: FileStorage("").step().write([1]), ValueError, "not a list with int"),
         (lambda: FileStorage("").step().write("text"), ValueError, "a list of dicts, not str"),
@@ -482,6 +568,37 @@ def test_of_a_truncated_array_the_whole_objects_are_read(caplog: pytest.LogCaptu
     Path("in.json").write_text('[\n{"a": 1},\n{"a": 2},\n{"a"')
     assert FileStorage("in.json").step().read("dict") == [{"a": 1}, {"a": 2}]
     assert "line 1 (not an object), line 4" in caplog.text
+
+
+def test_a_part_of_a_broken_object_is_no_row(caplog: pytest.LogCaptureFixture) -> None:
+    Path("in.json").write_text('{\n  "a": 1,\n  "b": oops,\n  "c":\n  {"a": 2}\n}\n{\n  "a": 3\n}\n')
+    assert FileStorage("in.json").step().read("dict") == [{"a": 3}]
+    assert "line 1 (Expecting value), lines 2-5 (in a broken object), line 6 (not an object)" in caplog.text
+
+
+def test_a_number_of_thousands_of_digits_is_called_so(caplog: pytest.LogCaptureFixture) -> None:
+    Path("in.jsonl").write_text(f'{{"a": {"1" * 5000}}}\n{{"a": 2}}\n{{"a": {"[" * 100000}\n')
+    assert FileStorage("in.jsonl").step().read("dict") == [{"a": 2}]
+    assert "line 1 (a number of thousands of digits), line 3 (nested too deeply)" in caplog.text
+
+
+def test_rows_of_csv_that_do_not_fit_the_header_are_skipped_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    Path("in.csv").write_text('image,caption\na,1\nb,2,3\n\nc\nd,"x"y\n"e\n",5\n')
+    assert FileStorage("in.csv").step().read("dict") == [{"image": "a", "caption": 1}, {"image": "e\n", "caption": 5}]
+    (warning,) = (record.message for record in caplog.records if record.levelno == logging.WARNING)
+    assert warning == (
+        "in.csv: skipped what does not fit the header: line 3 (3 cells, not 2), line 5 (1 cells, not 2), "
+        "line 6 (',' expected after '\"')"
+    )
+
+
+def test_csv_is_written_back_as_it_was_read() -> None:
+    text = "id,code,score,yes,,big\n9007199254740993,007,0.1,True,x,12345678901234567890\n,1e5,-inf,False,1.0,\n"
+    Path("in.csv").write_text(text)
+    storage = FileStorage("in.csv", cache_type="csv").step()
+    frame = storage.read()
+    assert frame.columns[4] == "Unnamed: 4"
+    assert Path(storage.write(frame.rename(columns={"Unnamed: 4": ""}))).read_text() == text
 
 
 @pytest.mark.parametrize("text", ["no json\n", '[{"a": 1}, 2]', '[{"a": 1'])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Mapping, MutableMapping, Sequence
 from functools import lru_cache
 from numbers import Real
@@ -81,15 +82,17 @@ class ImagePairSimilarityFilter:
                 f"{OPERATOR}: trust_remote_code is refused, since Clipsieve never runs a model's own code; leave it "
                 "out and take a model that transformers knows"
             )
+        if not isinstance(hf_clip, (str, os.PathLike)) or not os.fspath(hf_clip):
+            raise UsageError(f"{OPERATOR}: hf_clip is a hub id, a folder or demo, not {hf_clip!r}")
         for name, score in (("min_score", min_score), ("max_score", max_score)):
-            if not isinstance(score, Real) or not 0 <= float(score) <= 1:
+            if not isinstance(score, Real) or isinstance(score, bool) or not 0 <= float(score) <= 1:
                 raise UsageError(f"{OPERATOR}: {name} is a number from 0 to 1, not {score!r}")
         if min_score > max_score:
             raise UsageError(f"{OPERATOR}: min_score {min_score} is above max_score {max_score}: nothing would be kept")
         if any_or_all not in ("any", "all"):
             raise UsageError(f'Keep strategy [{any_or_all}] is not supported. Can only be one of ["any", "all"].')
         _check_options(kwargs)
-        self.hf_clip = hf_clip
+        self.hf_clip = os.fspath(hf_clip)
         self.min_score, self.max_score, self.any_or_all = min_score, max_score, any_or_all
         self.text_key: str = kwargs.get("text_key", "text")
         self.image_key: str = kwargs.get("image_key", kwargs.get("images_key", "images"))
@@ -155,7 +158,7 @@ class ImagePairSimilarityFilter:
             layout="lists",
             columns={"image": "images"},
             scores={"pair_similarity": {}},
-            encoder=_encoder(self.hf_clip, self.device),
+            encoder=_encoder(self.hf_clip, self.device, os.getpid()),
         )
         ledger = curated.ledger.select(["image", "reference", "error", "pair_similarity"])
         for failed in ledger.filter(pc.is_valid(ledger["error"])).to_pylist():
@@ -173,6 +176,14 @@ def _check_options(options: Mapping[str, Any]) -> None:
             own = ("hf_clip", "min_score", "max_score", "any_or_all")
             known = (*own, *_READ_OPTIONS, *_IDLE_OPTIONS)
             raise UsageError(f"{OPERATOR}: unknown option {name!r}; {hint(name, known, own)}")
+    for name in ("image_key", "images_key", "text_key"):
+        if name in options and not (isinstance(options[name], str) and options[name]):
+            raise UsageError(f"{OPERATOR}: {name} is the name of a column, not {options[name]!r}")
+    if "image_key" in options and "images_key" in options:
+        raise UsageError(f"{OPERATOR}: image_key and images_key both name the column of the images; give one")
+    for name in ("max_closed_interval", "min_closed_interval"):
+        if not isinstance(options.get(name, True), bool):
+            raise UsageError(f"{OPERATOR}: {name} is true or false, not {options[name]!r}")
     if options.get("accelerator") not in _ACCELERATORS:
         raise UsageError(f"{OPERATOR}: accelerator is cuda or cpu, not {options['accelerator']!r}")
 
@@ -190,7 +201,8 @@ def _parsed(text: str) -> Rule:
 
 
 @lru_cache(maxsize=1)
-def _encoder(model: str, device: str) -> Encoder:
+def _encoder(model: str, device: str, process: int) -> Encoder:
+    """The model, loaded once in each process: one that was forked cannot use a GPU through its parent's."""
     return encoders.load(model, device=device, precision="fp32")
 
 
@@ -214,6 +226,10 @@ def _values(stats: Mapping[str, Any] | None) -> Any:
 
 def _pair(images: Any, where: str = "") -> Sequence[Any]:
     """``images``, once they are two different ones. Raises ``ValueError``."""
+    if isinstance(images, (str, bytes, Mapping)) or not (images is None or hasattr(images, "__len__")):
+        raise ValueError(f"{_TWO_IMAGES}{where} Found {type(images).__name__}, not a list.")
+    if isinstance(images, np.ndarray) and images.ndim == 3:
+        raise ValueError(f"{_TWO_IMAGES}{where} Found one, not in a list.")
     count = 0 if images is None else len(images)
     if count != 2:
         raise ValueError(f"{_TWO_IMAGES}{where} Found {count}.")

@@ -16,24 +16,33 @@ from clipsieve.recipe import Recipe, load_yaml
 log = logging.getLogger("clipsieve")
 
 _USED_KEYS = (
-    "dataset_path", "export_path", "image_key", "keep_stats_in_res_ds", "np", "process", "skip_op_error", "text_keys",
+    "dataset_path", "export_path", "export_type", "image_key", "keep_stats_in_res_ds", "np", "process",
+    "skip_op_error", "text_keys",
 )  # fmt: skip
 _IDLE_KEYS = (
     "adaptive_batch_size", "audio_key", "audio_special_token", "auto", "auto_num", "cache_compress", "debug",
     "ds_cache_dir", "eoc_special_token", "executor_type", "export_in_parallel", "export_original_dataset",
-    "fusion_strategy", "hpo_config", "image_special_token", "job_id", "keep_hashes_in_res_ds", "op_fusion",
+    "fusion_strategy", "hpo_config", "image_special_token", "job_id", "keep_hashes_in_res_ds", "mapper_fusion",
+    "op_fusion",
     "op_list_to_mine", "op_list_to_trace", "open_insight_mining", "open_monitor", "open_tracer", "percentiles",
     "project_name", "ray_address", "save_stats_in_one_file", "temp_dir", "trace_num", "turbo", "use_cache",
     "use_checkpoint", "video_key", "video_special_token", "work_dir",
 )  # fmt: skip
 """Keys that change no result here."""
 
+_FEWER = "data sets are not sampled; --limit N takes the first samples"
 _REFUSED_KEYS = {
-    "data_probe_algo": ("uniform", "data sets are not sampled; --limit N takes the first samples"),
-    "data_probe_ratio": (1, "data sets are not sampled; --limit N takes the first samples"),
+    "data_probe_algo": ("uniform", _FEWER),
+    "data_probe_ratio": (1, _FEWER),
     "dataset": ([], "give a path or a glob as dataset_path"),
+    "dataset_sample_ratio": (1, _FEWER),
+    "export_aws_credentials": ({}, "write into a local folder, and upload that with a tool of its own"),
+    "export_extra_args": ({}, "write by Clipsieve's own recipe, such as write: {parquet: folder/}"),
     "export_shard_size": (0, "write by Clipsieve's own recipe, write: {jsonl: folder/, samples_per_shard: 10000}"),
     "generated_dataset_config": (None, "give a path or a glob as dataset_path"),
+    "image_bytes_key": ("image_bytes", "put the bytes into the column of the images, in place of the paths"),
+    "load_dataset_kwargs": ({}, "give the path of the files to read as dataset_path"),
+    "read_options": ({}, "give the path of the files to read as dataset_path"),
     "suffixes": ([], "give a glob as dataset_path, such as data/*.jsonl"),
     "validators": ([], "rows that cannot be read are in the ledger"),
 }
@@ -54,10 +63,11 @@ COUNTERPARTS = {
 }
 """Operators of Data-Juicer that Clipsieve has in its own words."""
 
-_WEIGHT = re.compile(r"\s*[\d.]+\s")
-"""Several data sets are written there with their weights: ``0.5 one.jsonl 0.5 other.jsonl``."""
+_WEIGHT = re.compile(r"^\s*[\d.]+\s|\s\d?\.\d+\s")
+"""Several data sets are written there with their weights: ``0.5 one.jsonl 0.5 other.jsonl``, or those but for 1."""
 
-_FORMATS = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
+_FORMATS = {".jsonl": "jsonl", ".parquet": "parquet"}
+"""What lists of images can be written as."""
 
 
 def recipe_values(path: str | Path, say: Callable[[str], None]) -> dict[str, Any]:
@@ -85,40 +95,39 @@ def translated(values: Mapping[str, Any], say: Callable[[str], None]) -> dict[st
         raise RecipeError(f"Data-Juicer recipe: {'; '.join(problems)}")
     if idle := [key for key in values if key in _IDLE_KEYS or key in _REFUSED_KEYS]:
         say(f"Data-Juicer recipe: ignored, since no result depends on it: {', '.join(idle)}")
-    columns = {
-        "image": operators[0].image_key if operators else values.get("image_key"),
-        "text": values.get("text_keys"),
-    }
+    columns = {"image": operators[0].image_key, "text": values.get("text_keys")}
     native = {
         "read": {"path": values["dataset_path"], "layout": "lists", "columns": columns},
-        "model": operators[0].hf_clip if operators else None,
-        "precision": "fp32" if operators else None,
+        "model": operators[0].hf_clip,
+        "precision": "fp32",
         "keep": [op.keep for op in operators],
         "write": _write(values),
         "on_error": "stop" if values.get("skip_op_error") is False else "drop-sample",
         "workers": values.get("np"),
-        "device": "cpu" if operators and all(op.device == "cpu" for op in operators) else None,
+        "device": "cpu" if all(op.device == "cpu" for op in operators) else None,
     }
     return {key: value for key, value in native.items() if value is not None}
 
 
 def _operators(values: Mapping[str, Any]) -> tuple[list[ImagePairSimilarityFilter], list[str]]:
     """The operators of a recipe, and what is wrong with those that are none of Clipsieve's."""
-    listed = values.get("process") or []
+    listed = [] if values.get("process") is None else values["process"]
     if not isinstance(listed, list):
         return [], ["process is a list of operators"]
     named = [pair for item in listed for pair in (item.items() if isinstance(item, Mapping) else [(item, None)])]
-    shared = {"image_key": values["image_key"]} if values.get("image_key") else {}
+    if not named:
+        return [], [f"process has no operators, so that nothing would be filtered; {OPERATOR} is one"]
+    shared = {"image_key": values["image_key"]} if values.get("image_key") is not None else {}
     operators, problems = [], []
     for name, options in named:
         if name != OPERATOR:
             problems.append(_refusal(str(name)))
-        elif not isinstance(options or {}, Mapping):
+        elif not (options is None or isinstance(options, Mapping)):
             problems.append(f"{OPERATOR} takes a mapping of options, not {options!r}")
         else:
             try:
                 said = {str(key): value for key, value in (options or {}).items()}
-                operators.append(ImagePairSimilarityFilter(**{**shared, **said}))
+                operators.append(ImagePairSimilarityFilter(**{**({} if "images_key" in said else shared), **said}))
             except UsageError as failure:
                 problems.append(str(failure))
     return operators, problems
@@ -132,14 +141,27 @@ def _refusal(name: str) -> str:
 
 
 def _key_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    path = values.get("dataset_path")
-    if not isinstance(path, str) or not path:
+    paths = values.get("dataset_path")
+    listed: list[Any] = paths if isinstance(paths, list) else [paths]
+    if paths is None or paths in ("", []):
         yield "dataset_path is missing; give a path or a glob"
-    elif _WEIGHT.match(path):
-        yield f"dataset_path {path!r}: weights are not supported; give one path or a glob"
-    export = values.get("export_path")
+    elif not all(isinstance(path, str) and path for path in listed):
+        yield f"dataset_path {paths!r} is neither a path nor a list of paths"
+    elif any(_WEIGHT.search(path) and not Path(path).exists() for path in listed):
+        yield f"dataset_path {paths!r}: weights are not supported; give one path, a list of paths or a glob"
+    export, kind = values.get("export_path"), values.get("export_type")
     if export is not None and _suffix(export) not in _FORMATS:
-        yield f"export_path {export!r} should end in {', '.join(_FORMATS)}"
+        yield f"export_path {export!r} should end in {' or '.join(_FORMATS)}"
+    elif kind is not None and kind not in _FORMATS.values():
+        yield f"export_type {kind!r} is not {' or '.join(_FORMATS.values())}"
+    elif kind is not None and export is not None and kind != _FORMATS[_suffix(export)]:
+        yield f"export_type {kind!r} is not that of export_path {export!r}"
+    for key in ("keep_stats_in_res_ds", "skip_op_error"):
+        if not (values.get(key) is None or isinstance(values[key], bool)):
+            yield f"{key} is true or false, not {values[key]!r}"
+    workers = values.get("np")
+    if workers is not None and (not isinstance(workers, int) or isinstance(workers, bool) or workers < 1):
+        yield f"np is a number of processes, 1 or more, not {workers!r}"
     for key, value in values.items():
         if key in _REFUSED_KEYS:
             idle, instead = _REFUSED_KEYS[key]
@@ -153,8 +175,8 @@ def _key_problems(values: Mapping[str, Any]) -> Iterator[str]:
 def _write(values: Mapping[str, Any]) -> dict[str, Any]:
     """Without a path of its own the output goes into the run folder."""
     scores = bool(values.get("keep_stats_in_res_ds"))
-    path = values.get("export_path")
-    return {"format": _FORMATS[_suffix(path)] if path else "jsonl", "path": path, "scores": scores}
+    path, kind = values.get("export_path"), values.get("export_type") or "jsonl"
+    return {"format": kind if path is None else _FORMATS[_suffix(path)], "path": path, "scores": scores}
 
 
 def _suffix(path: Any) -> str:

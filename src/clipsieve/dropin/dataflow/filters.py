@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve import dedup, encoders
-from clipsieve.api.memory import curate
-from clipsieve.errors import ColumnError
-from clipsieve.scorers import ClipScore
+from clipsieve.api.memory import Curated, curate
+from clipsieve.dropin.dataflow.storage import check_names, framed
+from clipsieve.errors import ColumnError, UsageError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,14 +69,13 @@ class ImageClipFilter:
         Raises ``ColumnError`` (a ``ValueError``) for a column that the table does not have.
         """
         frame = _read(storage, input_image_key, input_caption_key)
-        captions = _texts(_cells(frame, input_caption_key))
+        captions = _texts(frame, input_caption_key)
+        _note_odd(frame[input_caption_key], captions)
         _note_long(self.encoder, captions)
         demanding = not threshold <= 0  # NaN too, which the rule refuses
-        curated = curate(
-            {"image": _cells(frame, input_image_key), "caption": captions},
-            layout="captions",
-            columns={"image": "image", "text": "caption"},
-            encoder=self.encoder,
+        curated = self._curated(
+            _cells(frame, input_image_key),
+            captions,
             keep=[{"rule": f"clip_score >= {float(threshold)!r}", "missing": 0}] if demanding else None,
             # No similarity is below 0, so that at such a threshold every row stays.
             on_error="drop" if demanding else "keep",
@@ -86,14 +85,27 @@ class ImageClipFilter:
         log.info("clip_score >= %g: kept %d of %d rows", threshold, len(curated.kept), len(frame))
         return [input_image_key, input_caption_key]
 
-    def compute_similarity(self, image_path: Any, text: str | None) -> float:
-        """The similarity of one image (a path, bytes or a picture) with a text, in [0, 1]."""
-        (score,) = ClipScore(model=self.encoder)([image_path], [text])["clip_score"]
-        return 0.0 if math.isnan(score) else max(float(score), 0.0)
+    def compute_similarity(self, image_path: Any, text: Any) -> float:
+        """The similarity of one image (a path, bytes or a picture) with a text, in [0, 1], as ``run`` finds it."""
+        frame = framed([{"image": image_path, "text": text}])
+        curated = self._curated(
+            _cells(frame, "image"), _texts(frame, "text"), scores={"clip_score": {}}, on_error="keep"
+        )
+        score: float = curated.ledger["clip_score"][0].as_py()
+        return 0.0 if math.isnan(score) else max(score, 0.0)
 
-    def is_consistent(self, image_path: Any, caption: str | None, threshold: float = 0.25) -> bool:
+    def is_consistent(self, image_path: Any, caption: Any, threshold: float = 0.25) -> bool:
         """Whether ``run`` would keep the row at this threshold."""
         return bool(self.compute_similarity(image_path, caption) >= threshold)
+
+    def _curated(self, images: Sequence[Any], captions: Sequence[str | None], **options: Any) -> Curated:
+        return curate(
+            {"image": images, "caption": captions},
+            layout="captions",
+            columns={"image": "image", "text": "caption"},
+            encoder=self.encoder,
+            **options,
+        )
 
 
 class DuplicatePair(TypedDict):
@@ -120,10 +132,12 @@ class ImageDeduplicateFilter:
     ) -> None:
         """Loads the model, a hub id, a folder or ``demo``; ``device`` None is the best there is.
 
-        Raises ``ModelError``, and ``ValueError`` for a threshold that is no cosine.
+        Raises ``ModelError``, and ``ValueError`` for a threshold that is no cosine and a batch of no image.
         """
         if not -1 <= threshold <= 1:
-            raise ValueError(f"threshold is a cosine between -1 and 1, not {threshold}")
+            raise UsageError(f"threshold is a cosine between -1 and 1, not {threshold}")
+        if batch_size < 1:
+            raise UsageError(f"batch_size is a number of images, 1 or more, not {batch_size}")
         self.model_name, self.threshold, self.batch_size = model_name, threshold, batch_size
         self.encoder = encoders.load(model_name, device=str(device or "auto"), precision="fp32")
         self.duplicate_pairs: Sequence[DuplicatePair] = ()
@@ -137,6 +151,8 @@ class ImageDeduplicateFilter:
         The column holds the highest cosine to any other image that could be read, also to those that go; 0.0 where
         there is no other. Raises ``ColumnError`` (a ``ValueError``) for a column that the table does not have.
         """
+        if output_score_key == input_image_key:
+            raise UsageError(f"output_score_key {output_score_key!r} is the column of the images; give another name")
         frame = _read(storage, input_image_key)
         curated = curate(
             {"image": _cells(frame, input_image_key)},
@@ -150,7 +166,7 @@ class ImageDeduplicateFilter:
         assert curated.vectors is not None  # as asked for
         loaded = np.flatnonzero(~np.isnan(curated.vectors).any(axis=1))
         vectors = curated.vectors[loaded]
-        found = dedup.semantic(vectors, self.threshold, links="any")
+        found = dedup.semantic(vectors, self.threshold, links="any", method="exact")
         self.duplicate_pairs = DuplicatePairs(dedup.Pairs(vectors, self.threshold, found=found))
         assert found.max_similarity is not None  # as for all vectors
         kept = _chosen(frame, curated.ledger["row"].to_numpy()[loaded[~found.removed]])
@@ -186,6 +202,10 @@ def _named(pair: dedup.Pair) -> DuplicatePair:
 
 def _read(storage: Storage, *needed: str) -> pd.DataFrame:
     frame: pd.DataFrame = storage.read("dataframe")
+    check_names(frame.columns)
+    if not len(frame) and not len(frame.columns):  # in JSON, no rows have no columns
+        log.warning("the table is empty: there is nothing to filter")
+        frame = framed({name: [] for name in needed})
     for name in needed:
         if name not in frame.columns:
             raise ColumnError(
@@ -201,16 +221,20 @@ def _cells(frame: pd.DataFrame, name: str) -> list[Any]:
     return cells
 
 
-def _texts(cells: Sequence[Any]) -> list[str | None]:
-    odd = sum(cell is not None and not isinstance(cell, str) for cell in cells)
-    if odd:
-        log.warning("%d of %d captions are no text and score 0.0", odd, len(cells))
-    return [cell if isinstance(cell, str) else None for cell in cells]
+def _texts(frame: pd.DataFrame, name: str) -> list[str | None]:
+    """The cells of a column, None for what is no text."""
+    return [cell if isinstance(cell, str) else None for cell in _cells(frame, name)]
 
 
 def _chosen(frame: pd.DataFrame, rows: Any) -> pd.DataFrame:
     """Some rows of a table, numbered anew, all columns as they were."""
     return frame.iloc[rows].reset_index(drop=True)
+
+
+def _note_odd(column: pd.Series, captions: Sequence[str | None]) -> None:
+    odd = int(column.notna().sum()) - sum(text is not None for text in captions)
+    if odd:
+        log.warning("%d of %d captions are no text and score 0.0", odd, len(captions))
 
 
 def _note_long(encoder: Encoder, captions: Sequence[str | None]) -> None:

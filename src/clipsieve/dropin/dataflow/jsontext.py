@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,8 @@ log = logging.getLogger("clipsieve")
 def read_objects(path: str) -> list[dict[str, Any]]:
     """The JSON objects of a file: in an array, on lines of their own, or over several lines one after another.
 
-    What does not parse is skipped, and a warning names the lines; ``ValueError`` when nothing does.
+    What does not parse is skipped, and a warning names the lines; ``ValueError`` when nothing does. After a broken
+    object the next one is taken up where it is indented no deeper: what stands deeper is a part of the broken one.
     """
     # What is not UTF-8 becomes surrogates, by which its lines are known.
     text = Path(path).read_bytes().decode("utf-8-sig", errors="surrogateescape")
@@ -38,19 +39,21 @@ def read_objects(path: str) -> list[dict[str, Any]]:
         if len(found) < len(rows):
             raise ValueError(f"{path}: an array with items that are no objects, not one such as [{{'image': 'a.jpg'}}]")
     else:
-        line, start = 1, 0
+        line, start, deepest = 1, 0, math.inf
         while start < len(text):
-            value, stop = _object_at(text, start)
-            if isinstance(value, dict):
-                found.append(value)
+            value, stop = _object_at(text, start, deepest)
+            if isinstance(value, _Skipped):
+                skipped[line] = value.reason
+                deepest = min(deepest, value.deepest)
             elif value is not None:
-                skipped[line] = value
+                found.append(value)
+                deepest = math.inf
             line += text.count("\n", start, stop)
             start = stop
     if skipped and not found:
-        raise ValueError(f"{path}: holds no JSON object: {_in_words(skipped)}")
+        raise ValueError(f"{path}: holds no JSON object: {in_words(skipped)}")
     if skipped:
-        log.warning("%s: skipped what is no JSON object: %s", path, _in_words(skipped))
+        log.warning("%s: skipped what is no JSON object: %s", path, in_words(skipped))
     return [_sound(row) for row in found] if "\\u" in text else found
 
 
@@ -70,25 +73,39 @@ def _array(text: str) -> list[Any] | None:
     return rows
 
 
-def _object_at(text: str, start: int) -> tuple[dict[str, Any] | str | None, int]:
+class _Skipped(NamedTuple):
+    """A line that is no object or begins a broken one; what is indented deeper than ``deepest`` is a part of that."""
+
+    reason: str
+    deepest: float = math.inf
+
+
+def _object_at(text: str, start: int, deepest: float) -> tuple[dict[str, Any] | _Skipped | None, int]:
     """What begins at ``start``, and where it ends: an object, nothing (blank), or a line and why it is none."""
     end = text.find("\n", start) + 1 or len(text)
     line = text[start:end]
     if not line.strip():
         return None, end
-    begins = start + len(line) - len(line.lstrip())
+    indentation = len(line) - len(line.lstrip())
+    begins = start + indentation
+    if indentation > deepest:
+        return _Skipped("in a broken object"), end
     if text[begins] != "{":
-        return "not an object", end
+        return _Skipped("not an object"), end
     try:
         value, stop = _decoded(text, begins, end)
-    except (ValueError, RecursionError) as failure:
-        return getattr(failure, "msg", "nested too deeply"), end
+    except RecursionError:
+        return _Skipped("nested too deeply", indentation), end
+    except json.JSONDecodeError as failure:
+        return _Skipped(failure.msg, indentation), end
+    except ValueError:  # the only other reason, against numbers that take minutes to read
+        return _Skipped("a number of thousands of digits", indentation), end
     if _NOT_UTF8.search(text, begins, stop):
-        return "not UTF-8", max(stop, end)
+        return _Skipped("not UTF-8"), max(stop, end)
     stop += text[stop : stop + 1] == ","  # what is left of an array
     rest = text[stop:end].strip()
     if rest and rest[0] != "{":
-        return f"{rest[:20]!r} after the object", end
+        return _Skipped(f"{rest[:20]!r} after the object"), end
     return value, stop
 
 
@@ -118,7 +135,7 @@ def _sound(row: Any) -> Any:
     return [_sound(value) for value in row] if isinstance(row, list) else row
 
 
-def _in_words(skipped: Mapping[int, str]) -> str:
+def in_words(skipped: Mapping[int, str]) -> str:
     """Line numbers, neighbours of one reason together: ``line 3 (not UTF-8), lines 7-9 (not an object)``."""
     stretches: list[tuple[int, int]] = []
     for line, reason in skipped.items():

@@ -1,7 +1,7 @@
 """DataFlow's storage: a table in a file, and the file of the next step after each operator.
 
-``FileStorage`` reads and writes JSON, JSON lines, CSV and Parquet through pandas. A file appears under its name only
-when whole.
+``FileStorage`` reads and writes JSON, JSON lines, CSV and Parquet as DataFrames, integers with all their digits. A file
+appears under its name only when whole.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ import copy
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, TypeAlias
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from clipsieve.dropin.dataflow.csvtext import read_columns
 from clipsieve.dropin.dataflow.jsontext import json_rows, read_objects, unwritable
 from clipsieve.runfolder import atomic
 
@@ -28,6 +31,9 @@ except ImportError:
     raise ImportError("clipsieve.dropin.dataflow needs pandas: pip install 'clipsieve[dropin]'") from None
 
 CacheType: TypeAlias = Literal["json", "jsonl", "csv", "parquet"]
+
+_LARGEST_IN_FLOATS = 2**53
+"""Of larger integers float64 holds only some."""
 
 _TYPES = "json, jsonl, csv or parquet"
 _PICKLE = (
@@ -97,7 +103,7 @@ class FileStorage(DataFlowStorage):
     def read(self, output_type: Literal["dataframe", "dict"] = "dataframe") -> Any:
         """The table of this step as a DataFrame, or as a list of a dict a row.
 
-        Raises ``FileNotFoundError`` when its file is not there, ``ValueError`` for one of a type that is not read.
+        Raises ``FileNotFoundError`` when its file is not there, ``ValueError`` for one that cannot be read.
         """
         if output_type not in ("dataframe", "dict"):
             raise ValueError(f"output_type is 'dataframe' or 'dict', not {output_type!r}")
@@ -114,10 +120,11 @@ class FileStorage(DataFlowStorage):
             wrong = next((row for row in data if not isinstance(row, dict)), None)
             if wrong is not None:
                 raise ValueError(f"write takes a DataFrame or a list of dicts, not a list with {type(wrong).__name__}")
-            data = pd.DataFrame(data)
+            data = framed(data)
         elif not isinstance(data, pd.DataFrame):
             raise ValueError(f"write takes a DataFrame or a list of dicts, not {type(data).__name__}")
         path = self._file(self._stepped() + 1)
+        check_names(data.columns)
         with atomic(Path(path)) as file:
             _WRITERS[self.cache_type](data, file)
         log.info("wrote %d rows to %s", len(data), path)
@@ -156,10 +163,69 @@ def _read_file(path: str) -> pd.DataFrame:
     _check_type(kind, path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} is not there; check the path, or whether the step before has written")
-    if kind == "csv":
-        # A caption may be "None" or "NA": only an empty cell is a missing one.
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    return pd.read_parquet(path) if kind == "parquet" else pd.DataFrame(read_objects(path))
+    try:
+        return _READERS[kind](path)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as failure:
+        reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
+        raise ValueError(f"{path} cannot be read as {kind}: {reason}") from None
+
+
+def _read_json(path: str) -> pd.DataFrame:
+    return framed(read_objects(path))
+
+
+def _read_csv(path: str) -> pd.DataFrame:
+    return framed(read_columns(path))
+
+
+def _read_parquet(path: str) -> pd.DataFrame:
+    return _typed(pq.read_table(path).to_pandas(integer_object_nulls=True))
+
+
+_READERS: Mapping[str, Callable[[str], pd.DataFrame]] = {
+    "json": _read_json, "jsonl": _read_json, "csv": _read_csv, "parquet": _read_parquet
+}  # fmt: skip
+
+
+def framed(rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Rows, or columns, as a DataFrame that holds every value as it is; a cell that a row lacks is missing."""
+    return _typed(pd.DataFrame(rows, dtype=object))
+
+
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    """``frame`` with a type for each column of objects of one kind."""
+    check_names(frame.columns)
+    for name, kind in frame.dtypes.items():
+        if kind.name == "object":
+            frame[name] = _typed_column(frame[name])
+    return frame
+
+
+def _typed_column(column: pd.Series) -> pd.Series:
+    present = column[column.notna()]
+    kinds = {_kind(cell) for cell in present}
+    if kinds == {int} and len(present) < len(column):  # pandas makes fractions of them
+        try:
+            return column.astype("Int64")
+        except OverflowError:
+            return column
+    if kinds == {int, float} and any(_kind(cell) is int and abs(cell) > _LARGEST_IN_FLOATS for cell in present):
+        return column
+    return column.infer_objects()
+
+
+def _kind(cell: Any) -> type:
+    if isinstance(cell, (int, np.integer)) and not isinstance(cell, bool):
+        return int
+    return float if isinstance(cell, (float, np.floating)) else type(cell)
+
+
+def check_names(names: Sequence[Any]) -> None:
+    """Raises ``ValueError`` when two columns of a table have one name."""
+    said = [str(name) for name in names]
+    twice = next((name for name in said if said.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"two columns of the table have the name {twice!r}; rename one")
 
 
 def _read_hub(source: str) -> pd.DataFrame:
@@ -211,7 +277,7 @@ def _write_csv(frame: pd.DataFrame, file: BinaryIO) -> None:
 def _write_parquet(frame: pd.DataFrame, file: BinaryIO) -> None:
     try:
         frame.to_parquet(file, index=False)
-    except (pa.ArrowException, TypeError) as failure:
+    except (pa.ArrowException, OverflowError, TypeError) as failure:
         raise ValueError(f"parquet cannot hold this table: {' '.join(str(failure).split())}") from None
 
 
