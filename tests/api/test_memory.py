@@ -224,6 +224,7 @@ def test_counts_that_do_not_add_up_are_an_error(monkeypatch: pytest.MonkeyPatch)
     ("cells", "errors"),
     [
         (["a.jpg", None, "b.jpg"], ["missing: no such file"] * 2),
+        (pd.Series(["a.jpg", None, "b.jpg"]), ["missing: no such file"] * 2),
         ([None, None], []),
         ([[RED, 5], [np.zeros((2, 2))]], [None, "cell holds int", "an array of float64"]),
         ([[["x"]], {"bytes": 5}, RED], ["cell holds list", "cell's bytes are int", None]),

@@ -45,7 +45,7 @@ class Collector:
             for row, reason in zip(mine[chunk.first_row :].tolist(), chunk.reasons(decided), strict=False):
                 self.reasons[row] = reason
         columns = {
-            "shard": np.zeros(table.num_rows),
+            "shard": np.zeros(table.num_rows, dtype=np.int64),
             "row": mine[table["row"].to_numpy()],
             "sample": table["sample"].to_numpy() + self._samples,
         }

@@ -48,7 +48,7 @@ def infer_layout(schema: pa.Schema, columns: Columns, kind: LayoutKind | None, r
     image = columns.image or _first(schema, IMAGE_NAMES, _may_hold_images)
     if image is None:
         raise ColumnError(f"{source}: {_no_image_column(schema)}")
-    listed = _is_list(schema.field(image).type)
+    listed = is_list(schema.field(image).type)
     if kind == "captions" and listed:
         raise ColumnError(f"{source}: column {image!r} holds lists of images; say layout lists, or another column")
     text = _first(schema, TEXT_NAMES, _may_hold_text) if columns.text is None else None
@@ -94,12 +94,13 @@ def _first(schema: pa.Schema, names: Sequence[str], fits: Callable[[pa.DataType]
     return next((name for name in names if name in schema.names and fits(schema.field(name).type)), None)
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column of that type holds lists, of any or one length."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _leaf(kind: pa.DataType) -> pa.DataType:
-    if _is_list(kind):
+    if is_list(kind):
         kind = kind.value_type
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 

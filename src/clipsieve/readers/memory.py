@@ -22,7 +22,7 @@ from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFil
 from clipsieve.core.decode import check_rgb, to_rgb
 from clipsieve.core.layout import InvalidRows, LayoutKind, sample_runs
 from clipsieve.errors import ColumnError, ImageError, UsageError
-from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words
+from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words, is_list
 from clipsieve.readers.shards import Limits, grouped
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, interleaved_schema, sorted_by_position
@@ -133,11 +133,11 @@ class Memory:
         values = self._pictures.get(self.layout.image)
         column = self._table.column(self.layout.image)
         if values is not None:
-            images = sum(len(_cells(value) or ()) for value in values)
-        elif pa.types.is_string(column.type):  # a path a row, without a list
-            images = rows - column.null_count
-        else:
+            images = sum(len(value) if _is_listed(value) else not _is_missing(value) for value in values)
+        elif is_list(column.type):
             images = pc.sum(pc.list_value_length(column)).as_py() or 0
+        else:  # an image a row, without a list
+            images = rows - column.null_count
         return SourceCounts(samples=rows, images=images)
 
 

@@ -21,6 +21,7 @@ from clipsieve.core.contracts import Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import sample_runs
 from clipsieve.errors import SourceError
 from clipsieve.readers.files import reading
+from clipsieve.readers.infer import is_list
 from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, sorted_by_position
@@ -159,7 +160,7 @@ class Parquet:
             path, [self.layout.image] if self.layout.image in self._footers[path].schema.names else []
         ):
             cells = conformed(pa.Table.from_batches([batch]), field, path).column(0)
-            listed = _is_list(cells.type)
+            listed = is_list(cells.type)
             images += (pc.sum(pc.list_value_length(cells)).as_py() or 0) if listed else len(cells) - cells.null_count
         return rows, images
 
@@ -311,7 +312,3 @@ def _of_any_length(schema: pa.Schema, column: str) -> pa.Schema:
     if not pa.types.is_fixed_size_list(field.type):
         return schema
     return schema.set(index, field.with_type(pa.list_(field.type.value_field)))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
