@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import accumulate, groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import cv2
 import fsspec
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import clipsieve
 from clipsieve.core import batch as batches
+from clipsieve.core.lock import locked
 from clipsieve.dropin.nemo_curator import (
     BaseInterleavedFilterStage,
     InterleavedAspectRatioFilterStage,
@@ -38,7 +46,10 @@ from clipsieve.dropin.nemo_curator import (
     XennaExecutor,
 )
 from clipsieve.dropin.nemo_curator.batch import in_order
-from clipsieve.errors import ColumnError, UsageError
+from clipsieve.dropin.nemo_curator.fused import encoder
+from clipsieve.dropin.nemo_curator.job import Finished, Job
+from clipsieve.engines.commit import Committer
+from clipsieve.errors import ColumnError, OutputError, UsageError
 from tests.dropin.documents import (
     BLUE,
     FLAT,
@@ -131,7 +142,7 @@ def test_the_published_example_runs_as_it_is(tmp_path: Path, caplog: pytest.LogC
     with caplog.at_level(logging.INFO, "clipsieve"):
         pipeline = curated(tmp_path)
     is_as_published(pipeline, tmp_path)
-    assert "7 images = 1 kept, 5 dropped, 1 failed" in caplog.text
+    assert "7 images = 1 kept, 5 dropped, 1 failed; ledger in " in caplog.text
     assert pipeline.last_run is not None
     assert pipeline.last_run.path.parent == tmp_path / "curated" / ".clipsieve"
     (task,) = pipeline.run()
@@ -201,6 +212,16 @@ class FirstImage(BaseInterleavedFilterStage):
         return ~images | (df[images].groupby("sample_id").cumcount().reindex(df.index) == 0)
 
 
+@dataclass
+class EvenPositions(BaseInterleavedFilterStage):
+    """A user's own filter, by positions."""
+
+    name: str = "even_positions"
+
+    def content_keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
+        return (df["position"] % 2 == 0) | (df["modality"] == "metadata")
+
+
 def test_a_filter_of_ones_own_stands_between_two_published_ones(tmp_path: Path) -> None:
     path = raw(tmp_path, image("a", 0, FLAT), image("a", 1), image("a", 2, GREEN), image("b", 0, BLUE), metadata("b"))
     stages = InterleavedBlurFilterStage(), FirstImage(), InterleavedAspectRatioFilterStage(max_aspect_ratio=1.2)
@@ -262,6 +283,21 @@ def test_stages_that_do_not_go_together_are_refused(stages: list[ProcessingStage
         Pipeline("p", stages=stages).run()
 
 
+def test_the_folder_of_a_run_that_is_gone_when_the_program_ends_is_not_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "clipsieve"):
+        left(raw(tmp_path, image("a", 0)), InterleavedBlurFilterStage())
+    assert "p: 1 images = 1 kept, 0 dropped, 0 failed" in caplog.text
+    assert "ledger in" not in caplog.text
+
+
+@pytest.mark.parametrize("executor", ["ray", XennaExecutor, 5])
+def test_only_an_executor_is_taken_for_one(executor: Any) -> None:
+    with pytest.raises(UsageError, match=r"an executor such as XennaExecutor\(\), or nothing, not "):
+        Pipeline("p", stages=[InterleavedParquetReader("a")]).run(executor)
+
+
 def test_only_stages_can_be_added() -> None:
     with pytest.raises(TypeError, match="ProcessingStage"):
         Pipeline("p").add_stage("blur")  # type: ignore[arg-type]
@@ -287,25 +323,22 @@ def test_real_photographs_get_the_verdicts_of_the_native_recipe(tmp_path: Path) 
     assert native.counts.images.failed < native.counts.images.total - native.counts.images.kept
 
 
-PARTS = st.sampled_from(["text", "word", "red", "green", "flat", "coded", "broken", "missing", "odd", "low"])
-CODED = with_codes(120)
-
-
-def part(sample: str, position: int, kind: str) -> Row:
-    made = {
-        "text": lambda: text(sample, position, "red " * 8),
-        "word": lambda: text(sample, position, "green"),
-        "red": lambda: image(sample, position),
-        "green": lambda: image(sample, position, GREEN),
-        "flat": lambda: image(sample, position, FLAT),
-        "coded": lambda: image(sample, position, CODED),
-        "broken": lambda: image(sample, position, b"broken"),
-        "missing": lambda: image(sample, position, None),
-        "odd": lambda: (sample, position, "video", {}),
-        "low": lambda: image(sample, -2),
-    }
-    return made[kind]()
-
+CODED = with_codes(120)  # 12 % of the page
+KINDS: dict[str, Callable[[str, int], Row]] = {
+    "text": lambda sample, position: text(sample, position, "red " * 8),
+    "word": lambda sample, position: text(sample, position, "green"),
+    "red": image,
+    "green": lambda sample, position: image(sample, position, GREEN),
+    "flat": lambda sample, position: image(sample, position, FLAT),
+    "coded": lambda sample, position: image(sample, position, CODED),
+    "broken": lambda sample, position: image(sample, position, b"broken"),
+    "missing": lambda sample, position: image(sample, position, None),
+    "odd": lambda sample, position: (sample, position, "video", {}),
+    "stray": metadata,
+    "low": lambda sample, position: image(sample, -2),
+}
+PARTS = st.tuples(st.sampled_from(sorted(KINDS)), st.integers(1, 4))
+"""What a row is, and how far its position lies behind the last one."""
 
 DOCUMENTS = st.lists(st.tuples(st.booleans(), st.lists(PARTS, max_size=5)), min_size=1, max_size=5)
 STAGES = st.lists(
@@ -316,40 +349,103 @@ STAGES = st.lists(
             InterleavedQRCodeFilterStage(),
             InterleavedQRCodeFilterStage(aggregate="sum"),
             InterleavedImageToTextRatioFilterStage(max_ratio=0.2),
-            InterleavedImageToTextRatioFilterStage(max_ratio=1.0),
+            InterleavedImageToTextRatioFilterStage(max_ratio=1.0, drop_invalid_rows=False),
             InterleavedAspectRatioFilterStage(),
             InterleavedCLIPScoreFilterStage(model_dir="demo", min_score=0.3),
             FirstImage(),
+            FirstImage(drop_invalid_rows=False),
+            EvenPositions(),
         ]
     ),
     min_size=1,
     max_size=4,
 )
+Document = list[dict[str, Any]]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def left_by(stage: BaseInterleavedFilterStage, document: Document) -> Document:
+    """What a stage leaves of a document, in plain Python."""
+    if stage.drop_invalid_rows:
+        document = [row for row in document if row["modality"] != "video" and is_in_place(row)]
+    document = tidied(document)
+    return tidied([row for row in document if stays(stage, row, document)])
+
+
+def is_in_place(row: dict[str, Any]) -> bool:
+    return (row["position"] == -1) if row["modality"] == "metadata" else row["position"] >= 0
+
+
+def tidied(document: Document) -> Document:
+    """Nothing without text, image or table; metadata at -1, then the others at 0, 1, 2, ..."""
+    if not any(row["modality"] in ("text", "image", "table") for row in document):
+        return []
+    document = sorted(document, key=lambda row: row["position"])
+    described = [row | {"position": -1} for row in document if row["modality"] == "metadata"]
+    content = [row for row in document if row["modality"] != "metadata"]
+    return described + [row | {"position": n} for n, row in enumerate(content)]
+
+
+def stays(stage: BaseInterleavedFilterStage, row: dict[str, Any], document: Document) -> bool:
+    images = [other for other in document if other["modality"] == "image"]
+    texts = [other["text_content"] for other in document if other["modality"] == "text"]
+    if isinstance(stage, InterleavedImageToTextRatioFilterStage):
+        ratio = len(images) / max(1, sum(len(said.split()) for said in texts))
+        return stage.min_ratio <= ratio <= stage.max_ratio
+    if isinstance(stage, EvenPositions):
+        return bool(row["modality"] == "metadata" or row["position"] % 2 == 0)
+    if row["modality"] != "image":
+        return True
+    if isinstance(stage, FirstImage):
+        return row is images[0]
+    data = row["binary_content"]
+    if data in (None, b"broken"):
+        return False
+    rgb = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+    if isinstance(stage, InterleavedBlurFilterStage):
+        return bool(cv2.Laplacian(rgb, cv2.CV_64F).var() >= stage.score_threshold)
+    if isinstance(stage, InterleavedQRCodeFilterStage):
+        return bool(data != CODED)
+    if isinstance(stage, InterleavedAspectRatioFilterStage):
+        return stage.min_aspect_ratio <= rgb.shape[1] / rgb.shape[0] <= stage.max_aspect_ratio
+    assert isinstance(stage, InterleavedCLIPScoreFilterStage)
+    model = encoder("demo", "cpu")
+    return bool(texts and (model.texts(texts) @ model.images(model.prepare(rgb)[None])[0]).max() >= stage.min_score)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DOCUMENTS, STAGES)
-def test_a_pipeline_leaves_what_its_stages_leave_one_by_one(
-    tmp_path: Path, documents: list[tuple[bool, list[str]]], stages: list[BaseInterleavedFilterStage]
+def test_a_pipeline_and_its_stages_one_by_one_leave_what_plain_python_leaves(
+    tmp_path: Path, documents: list[tuple[bool, list[tuple[str, int]]]], stages: list[BaseInterleavedFilterStage]
 ) -> None:
-    rows = [
-        row
-        for number, (described, kinds) in enumerate(documents)
-        for name in [f"d{number}"]
-        for row in [*([metadata(name)] if described else []), *(part(name, at, kind) for at, kind in enumerate(kinds))]
-    ]
+    rows: list[Row] = []
+    for number, (described, kinds) in enumerate(documents):
+        positions = accumulate((gap for _, gap in kinds), initial=-1)
+        rows += [metadata(f"d{number}")] if described else []
+        rows += [KINDS[kind](f"d{number}", at) for (kind, _), at in zip(kinds, islice(positions, 1, None), strict=True)]
     if not rows:
         return
-    batch = InterleavedBatch(data=table(*rows))
+    cells = table(*rows).to_pylist()
+    batch, expected = (
+        InterleavedBatch(data=table(*rows)),
+        [list(found) for _, found in groupby(cells, itemgetter("sample_id"))],
+    )
     for stage in stages:
         batch = stage.process(batch)
-    got, expected = in_order(left(raw(tmp_path, *rows), *stages))[0], batch.to_pyarrow()
-    assert places(got) == places(expected)
-    assert pictures(got) == pictures(expected)
+        expected = [left_by(stage, document) for document in expected]
+    whole = [row for document in expected for row in document]
+    for got in (batch.to_pyarrow(), in_order(left(raw(tmp_path, *rows), *stages))):
+        assert places(got) == [(row["sample_id"], row["position"], row["modality"]) for row in whole]
+        assert pictures(got) == [row["binary_content"] for row in whole if row["modality"] == "image"]
+
+
+def test_metadata_by_itself_goes_where_invalid_rows_may_stay(tmp_path: Path) -> None:
+    path = raw(tmp_path, metadata("a"), image("b", 0), ("b", 4, "video", {}), metadata("c", 2))
+    for stage in (InterleavedBlurFilterStage(drop_invalid_rows=False), EvenPositions(drop_invalid_rows=False)):
+        assert {place[0] for place in places(left(path, stage))} == {"b"}
 
 
 @pytest.fixture
-def broken(tmp_path: Path) -> Iterator[Path]:
+def broken(tmp_path: Path) -> Path:
     """Two documents, in the first of which an image is missing."""
     return raw(tmp_path, text("a", 0), at("a", 1, path="nowhere.png"), image("a", 2), text("b", 0), image("b", 1))
 
@@ -377,6 +473,31 @@ def test_images_that_cannot_be_read(
     errors = [row["materialize_error"] for row in rows.to_pylist() if row["materialize_error"]]
     assert errors == (["missing: no such file"] if policy == "warn" else [])
     assert ("cannot be read stay, without bytes" in caplog.text) == (policy == "warn")
+
+
+class Elsewhere:
+    """An executor whose log nobody sees, as that of another machine."""
+
+    def execute(self, job: Job) -> Finished:
+        log = logging.getLogger("clipsieve")
+        log.disabled = True
+        try:
+            return job.absolute().execute()
+        finally:
+            log.disabled = False
+
+
+def test_the_warning_is_of_images_that_stay_wherever_the_pipeline_ran(
+    broken: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = InterleavedParquetWriterStage(str(tmp_path / "out"), on_materialize_error="warn")
+    reader, one = InterleavedParquetReader(str(broken)), InterleavedImageToTextRatioFilterStage(max_ratio=0.01)
+    Pipeline("p", stages=[reader, out]).run(Elsewhere())
+    assert "cannot be read stay, without bytes: {'missing: no such file': 1}" in caplog.text
+    caplog.clear()
+    run(reader, FirstImage(), one, out)  # the document with the broken image goes
+    assert files(tmp_path / "out") == []
+    assert "cannot be read" not in caplog.text
 
 
 @pytest.mark.parametrize("filters", [[], [InterleavedImageToTextRatioFilterStage()], [FirstImage()]], ids=len)
@@ -477,33 +598,88 @@ def test_append_leaves_even_an_unfinished_run_of_something_else(tmp_path: Path) 
     assert set(before) < set(files(tmp_path / "out"))
 
 
-def test_overwrite_removes_what_writers_wrote_and_nothing_else(tmp_path: Path) -> None:
+def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path: Path) -> None:
     path, out = raw(tmp_path, image("a", 0)), tmp_path / "out"
     run(InterleavedParquetReader(str(path)), InterleavedWebdatasetWriterStage(str(out)), name="another")
     (out / "notes.txt").write_text("mine")
     (out / "deeper").mkdir()
     (out / "deeper" / "b.parquet").write_bytes(b"mine")
-    (out / "link.parquet").symlink_to(path)
+    (out / ".clipsieve" / "mine").mkdir()
     pipeline = run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out), mode="overwrite"))
     assert pipeline.last_run is not None
-    made = f"{pipeline.last_run.path.name}-00000.parquet"
-    assert files(out) == sorted([made, "deeper", "link.parquet", "notes.txt"])
+    stem = pipeline.last_run.path.name
+    assert files(out) == sorted([f"{stem}-00000.parquet", "deeper", "notes.txt"])
+    assert files(out / ".clipsieve") == sorted([stem, "mine"])
     assert path.exists()
-    assert len(list((out / ".clipsieve").iterdir())) == 1
 
 
-@pytest.mark.parametrize("where", ["raw", ".", "work", "link"])
-def test_overwrite_spares_the_input_the_home_and_the_working_directory(
-    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = raw(tmp_path, image("a", 0))
-    (tmp_path / "work" / "here").mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "raw")
-    monkeypatch.chdir(tmp_path / "work" / "here")
-    writer = InterleavedParquetWriterStage(str(tmp_path / where), mode="overwrite")
-    with pytest.raises(clipsieve.ClipsieveError, match="not emptied by mode='overwrite'"):
-        run(InterleavedParquetReader(str(path)), writer)
-    assert path.exists()
+@pytest.mark.parametrize("other", ["images.tar", "part.parquet", "link.parquet", "0123456789ab-00000.parquet"])
+def test_overwrite_refuses_a_folder_with_files_that_no_run_there_wrote(tmp_path: Path, other: str) -> None:
+    path, out = raw(tmp_path, image("a", 0)), tmp_path / "out"
+    run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out)))
+    if other == "link.parquet":
+        (tmp_path / "elsewhere").write_bytes(b"mine")
+        (out / other).symlink_to(tmp_path / "elsewhere")
+    else:
+        (out / other).write_bytes(b"mine")
+    before = files(out)
+    with pytest.raises(OutputError, match=f"{other}: .*remove it by hand or choose another folder"):
+        run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out), mode="overwrite"))
+    assert files(out) == before
+
+
+@pytest.mark.parametrize("spelled", ["{}", "file://{}", "local://{}", "{}/../out", "link", "simplecache::file://{}"])
+def test_overwrite_never_removes_what_is_read(tmp_path: Path, spelled: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    run(InterleavedParquetReader(str(raw(tmp_path, image("a", 0)))), InterleavedParquetWriterStage(str(out)))
+    (tmp_path / "link").symlink_to(out)
+    monkeypatch.chdir(tmp_path)
+    reader = InterleavedParquetReader(f"{spelled.format(out)}/*.parquet")
+    with pytest.raises(OutputError, match="the input reads from it; nothing was replaced"):
+        run(reader, InterleavedParquetWriterStage(str(out), mode="overwrite"))
+    assert pictures(written(out)) == [RED]
+
+
+def test_a_pipeline_that_reads_its_own_output_does_not_replace_it(tmp_path: Path) -> None:
+    reader = InterleavedParquetReader(str(raw(tmp_path, image("a", 0)).parent))
+    run(reader, InterleavedParquetWriterStage(str(tmp_path / "raw")))  # beside its input
+    with pytest.raises(OutputError, match="the input reads from it; nothing was replaced"):
+        run(reader, InterleavedParquetWriterStage(str(tmp_path / "raw")))
+    assert pictures(written(tmp_path / "raw")) == [RED, RED]
+
+
+@pytest.mark.parametrize("spelled", ["{}", "file://{}", "out/{.name}"])
+def test_tars_in_which_the_input_has_its_images_are_never_removed(tmp_path: Path, spelled: str) -> None:
+    out = tmp_path / "out"
+    run(InterleavedParquetReader(str(raw(tmp_path, image("a", 0)))), InterleavedWebdatasetWriterStage(str(out)))
+    (tar,) = out.glob("*.tar")
+    with tarfile.open(tar) as opened:
+        member = next(name for name in opened.getnames() if name.endswith(".png"))
+    path = raw(tmp_path, at("a", 0, path=spelled.format(tar), member=member), name="referring.parquet")
+    with pytest.raises(OutputError, match="the input reads from it"):
+        run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out), mode="overwrite"))
+    run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out)))
+    assert pictures(written(out)) == [RED]
+
+
+def test_overwrite_removes_nothing_while_a_run_there_is_in_use(tmp_path: Path) -> None:
+    path, out = raw(tmp_path, image("a", 0)), tmp_path / "out"
+    for name in ("p", "q", "r"):
+        run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out)), name=name)
+    before = files(out)
+    for held in (out / ".clipsieve").iterdir():
+        with locked(held / ".lock"), pytest.raises(OutputError, match="in use by another process"):
+            run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out), mode="overwrite"))
+        assert files(out) == before
+        assert len(list((out / ".clipsieve").iterdir())) == 3
+
+
+@pytest.mark.parametrize("name", ["curated.parquet", "out.tar", "kept.jsonl"])
+def test_an_output_folder_may_be_called_like_a_file(tmp_path: Path, name: str) -> None:
+    run(
+        InterleavedParquetReader(str(raw(tmp_path, image("a", 0)))), InterleavedParquetWriterStage(str(tmp_path / name))
+    )
+    assert pictures(written(tmp_path / name)) == [RED]
 
 
 def test_error_refuses_a_folder_that_is_there(tmp_path: Path) -> None:
@@ -516,23 +692,65 @@ def test_error_refuses_a_folder_that_is_there(tmp_path: Path) -> None:
         InterleavedParquetWriterStage(str(tmp_path / "out"), mode="error")
 
 
-def test_a_run_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in "ab":
-        raw(
-            tmp_path,
-            *(image(f"{name}{n}", 0, at_frame) for n, at_frame in enumerate([RED] * 700)),
-            name=f"raw/{name}.parquet",
-        )
-    reader = InterleavedParquetReader(str(tmp_path / "raw"))
-    stages = InterleavedAspectRatioFilterStage(), InterleavedParquetWriterStage(str(tmp_path / "out"))
-    whole = batches.decode
-    monkeypatch.setattr(batches, "decode", lambda data, **options: (_ for _ in ()).throw(KeyboardInterrupt()))
-    with pytest.raises(KeyboardInterrupt):
-        run(reader, *stages)
-    monkeypatch.setattr(batches, "decode", whole)
-    pipeline = run(reader, *stages)
-    assert pipeline.last_run is not None
-    assert pipeline.last_run.counts.images.kept == 1400
+@pytest.fixture
+def stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """Runs a pipeline of five shards twice, stopped after the first shard, and gives what the second run commits."""
+    path = raw(tmp_path, *(image(f"{n:02d}", 0, image_bytes(seed=n)) for n in range(20)))
+    reader = InterleavedParquetReader(str(path), blocksize="20KiB")
+    commit = Committer.write_part
+
+    def twice(*stages: ProcessingStage, meanwhile: Callable[[], object] = lambda: None) -> list[int]:
+        committed: list[int] = []
+
+        def stopping(self: Committer, kind: Any, shard: int, rows: pa.Table) -> Any:
+            counts = commit(self, kind, shard, rows)
+            committed.append(shard)
+            if committed == [0]:
+                raise KeyboardInterrupt
+            return counts
+
+        monkeypatch.setattr(Committer, "write_part", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(reader, *stages)
+        meanwhile()
+        committed[:] = [-1]
+        pipeline = run(reader, *stages)
+        assert pipeline.last_run is not None
+        assert pipeline.last_run.counts.images.kept == 20
+        return committed[1:]
+
+    return twice
+
+
+@pytest.mark.parametrize("mode", ["ignore", "append"])
+def test_a_run_that_was_stopped_goes_on(tmp_path: Path, stopped: Callable[..., list[int]], mode: Any) -> None:
+    out = InterleavedParquetWriterStage(str(tmp_path / "out"), mode=mode)
+    again = stopped(InterleavedAspectRatioFilterStage(), out)
+    assert again == list(range(1, len(again) + 1))
+    assert len(files(tmp_path / "out")) == len(again) + 1 > 2
+
+
+def test_one_with_a_filter_of_ones_own_begins_anew(tmp_path: Path, stopped: Callable[..., list[int]]) -> None:
+    assert stopped(FirstImage(), InterleavedParquetWriterStage(str(tmp_path / "out")))[0] == 0
+
+
+def test_under_overwrite_it_begins_anew_and_removes_what_came_meanwhile(
+    tmp_path: Path, stopped: Callable[..., list[int]]
+) -> None:
+    path = raw(tmp_path, image("a", 0), name="raw/other.parquet")
+    out = InterleavedParquetWriterStage(str(tmp_path / "out"), mode="overwrite")
+
+    def another() -> None:
+        run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(tmp_path / "out")), name="another")
+
+    again = stopped(InterleavedAspectRatioFilterStage(), out, meanwhile=another)
+    assert again[0] == 0
+    assert len(files(tmp_path / "out")) == len(again)
+
+
+def test_under_error_it_never_goes_on(tmp_path: Path, stopped: Callable[..., list[int]]) -> None:
+    with pytest.raises(FileExistsError, match="is there already"):
+        stopped(InterleavedParquetWriterStage(str(tmp_path / "out"), mode="error"))
 
 
 def test_columns_pass_through_as_asked_for(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
+import shutil
 import tarfile
+import time
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +18,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import clipsieve.encoders
 from clipsieve.dropin import nemo_curator as nemo
 from clipsieve.dropin.nemo_curator import (
     BaseInterleavedFilterStage,
@@ -26,6 +30,8 @@ from clipsieve.dropin.nemo_curator import (
     InterleavedQRCodeFilterStage,
     Resources,
 )
+from clipsieve.dropin.nemo_curator.fused import encoder
+from clipsieve.errors import UsageError
 from tests.dropin.documents import (
     BLUE,
     FLAT,
@@ -298,12 +304,102 @@ def test_gpu_memory_chooses_the_gpu_where_there_is_one() -> None:
     assert InterleavedBlurFilterStage().with_(name="other", resources=Resources(gpus=1)).name == "other"
 
 
+@dataclass
+class EvenPositions(BaseInterleavedFilterStage):
+    """A filter by positions, of which a filter sees 0, 1, 2, ..."""
+
+    name: str = "even_positions"
+
+    def content_keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
+        assert task.to_pandas()["position"].equals(df["position"])
+        return (df["position"] % 2 == 0) | (df["modality"] == "metadata")
+
+
+def test_a_filter_of_ones_own_sees_positions_counted_without_gaps() -> None:
+    stays = EvenPositions().process(batch(metadata("a"), *(text("a", n, str(n)) for n in (9, 2, 0, 5)), text("b", -1)))
+    assert stays.data["text_content"].to_pylist() == [None, "0", "5"]
+    assert places(stays.data) == [("a", -1, "metadata"), ("a", 0, "text"), ("a", 1, "text")]
+
+
+@dataclass
+class Says(BaseInterleavedFilterStage):
+    """A filter whose mask is what a function makes of the rows."""
+
+    name: str = "says"
+    mask_of: Any = None
+
+    def content_keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
+        said: pd.Series = self.mask_of(df)
+        return said
+
+
+@pytest.mark.parametrize(
+    ("mask_of", "message"),
+    [
+        (lambda df: (df["position"] >= 0).to_numpy(), "says: the mask is ndarray; give a boolean Series"),
+        (lambda df: [True] * len(df), "says: the mask is list"),
+        (lambda df: None, "says: the mask is NoneType"),
+        (lambda df: df, "says: the mask is DataFrame"),
+        (lambda df: df["modality"], "says: the mask is a Series of"),
+        (lambda df: df["position"], "says: the mask is a Series of int32"),
+        (lambda df: pd.Series([True]), "says: the mask has 1 rows, the table 2"),
+    ],
+)
+def test_a_mask_that_is_none_is_refused(mask_of: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Says(mask_of=mask_of).process(batch(image("a", 0), image("a", 1)))
+
+
+def test_a_mask_may_say_nothing_of_a_row_and_be_in_another_order() -> None:
+    rows = batch(image("a", 0), image("a", 1, GREEN), image("a", 2, BLUE))
+    for said in (pd.Series({2: True, 0: None, 1: False}), pd.Series({2: True, 0: pd.NA, 1: False}, dtype="boolean")):
+        assert pictures(Says(mask_of=lambda df, said=said: said).process(rows).data) == [BLUE]
+
+
+@pytest.mark.parametrize("column", ["sample_id", "position", "modality"])
+@pytest.mark.parametrize("stage", [InterleavedBlurFilterStage(), EvenPositions()], ids=["native", "own"])
+def test_rows_that_are_no_documents_are_refused(column: str, stage: BaseInterleavedFilterStage) -> None:
+    rows = batch(image("a", 0)).data.drop_columns([column])
+    for data in (rows, rows.to_pandas()):
+        with pytest.raises(UsageError, match=f"no column '{column}'"):
+            stage.process(InterleavedBatch(data=data))
+
+
+def test_a_model_is_loaded_once_until_its_files_change(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(Path(clipsieve.encoders.__file__).parent / "demo_clip", folder)
+    first = encoder(str(folder), "cpu")
+    assert encoder(str(folder), "cpu") is first
+    os.utime(folder / "config.json", (0, time.time() + 10))
+    assert encoder(str(folder), "cpu") is not first
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: InterleavedBlurFilterStage(score_threshold=math.nan), "check the thresholds"),
         (lambda: InterleavedImageToTextRatioFilterStage(min_ratio=2, max_ratio=1), "between 2 and 1"),
-        (lambda: InterleavedQRCodeFilterStage(aggregate="mean"), "largest or sum"),
+        (lambda: InterleavedQRCodeFilterStage(aggregate="mean"), "one of largest, sum"),
+        (lambda: InterleavedBlurFilterStage(500.0), "True or False, not 500.0; say which.*score_threshold=500.0"),  # type: ignore[arg-type]
+        (lambda: InterleavedBlurFilterStage(True, 500.0), "name is text, not 500.0.*score_threshold=500.0"),  # type: ignore[arg-type]
+        (lambda: BrightEnough(6000), "bright_enough: drop_invalid_rows.*least=6000"),  # type: ignore[arg-type]
+        (lambda: InterleavedBlurFilterStage(score_threshold="100"), "score_threshold is a number, not '100'"),  # type: ignore[arg-type]
+        (lambda: InterleavedBlurFilterStage(score_threshold=None), "score_threshold is a number, not None"),  # type: ignore[arg-type]
+        (lambda: InterleavedAspectRatioFilterStage(max_aspect_ratio=True), "max_aspect_ratio is a number, not True"),
+        (lambda: InterleavedCLIPScoreFilterStage(model_dir=5), "model_dir is a path, not 5"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetReader(None), "file_paths is a path, a glob.*not None"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetReader(5), "file_paths is a path"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetReader([None]), r"file_paths is a path.*not \[None\]"),  # type: ignore[list-item]
+        (lambda: nemo.InterleavedParquetReader("a", files_per_partition=True), "files_per_partition.*not True"),
+        (lambda: nemo.InterleavedParquetReader("a", fields=[5]), r"fields is a list of columns, not \[5\]"),  # type: ignore[list-item]
+        (lambda: nemo.InterleavedParquetReader("a", fields="url"), "fields is a list of columns, not 'url'"),
+        (lambda: nemo.InterleavedParquetReader("a", read_kwargs=None), "read_kwargs is a mapping.*not None"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetReader("a", read_kwargs={"storage_options": 5}), "read_kwargs is a mapping"),
+        (lambda: nemo.InterleavedParquetReader("a", schema={"a": "int64"}), "schema is a pyarrow.Schema"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetReader("a", schema_overrides={"a": "int64"}), "schema_overrides is a mapping"),
+        (lambda: nemo.InterleavedWebdatasetReader("a", materialize_on_read=1), "materialize_on_read is True or False"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetWriterStage("a", "yes"), "materialize_on_write is True or False, not 'yes'"),  # type: ignore[arg-type]
+        (lambda: nemo.InterleavedParquetWriterStage(5), "path is a path, not 5"),  # type: ignore[arg-type]
         (lambda: nemo.InterleavedParquetReader([]), "file_paths is empty"),
         (lambda: nemo.InterleavedParquetReader("https://example.org/a.parquet"), "download it first"),
         (lambda: nemo.InterleavedParquetReader("a", blocksize="many"), "128MiB"),

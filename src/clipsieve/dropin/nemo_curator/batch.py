@@ -20,6 +20,11 @@ from clipsieve.readers.tables import conformed, interleaved_schema
 if TYPE_CHECKING:
     import pandas as pd
 
+NEEDED = ("sample_id", "position", "modality")
+"""The columns without which rows are no documents."""
+
+_ORDER = [("sample_id", "ascending"), ("position", "ascending")]
+
 
 @dataclass
 class InterleavedBatch:
@@ -74,24 +79,32 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return table.to_pandas()
 
 
-def in_order(table: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    """Rows in the columns of the schema, sorted by document and position, and where each was before, ``(rows,)``."""
-    table = conformed(table, interleaved_schema(table.schema), "the batch")
-    order = pc.sort_indices(table, sort_keys=[("sample_id", "ascending"), ("position", "ascending")])
-    return table.take(order).combine_chunks(), order.to_numpy().astype(np.int64)
+def conforming(table: pa.Table) -> pa.Table:
+    """Rows in the columns and types of the schema. Raises ``UsageError`` without a column that documents need."""
+    missing = next((name for name in NEEDED if name not in table.column_names), None)
+    if missing is not None:
+        raise UsageError(f"the batch has no column {missing!r}; rows of documents have {', '.join(NEEDED)}")
+    return conformed(table, interleaved_schema(table.schema), "the batch")
 
 
-def kept_rows(table: pa.Table, keep: Mask) -> pa.Table:
-    """What ``keep`` ``(rows,)`` leaves of sorted rows: positions counted anew, no document without content."""
+def in_order(table: pa.Table) -> pa.Table:
+    """Rows in the columns of the schema, sorted by document and position."""
+    return conforming(table).sort_by(_ORDER).combine_chunks()
+
+
+def tidied(table: pa.Table, keep: Mask) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    """What ``keep`` ``(rows,)`` leaves of documents, and which rows that are: no document without content, positions
+    counted anew, sorted."""
     samples = sample_runs(table.column("sample_id").combine_chunks())
     held = np.bincount(samples[keep & has_content(table)], minlength=len(samples)) > 0
-    keep = keep & held[samples]
-    # Sorted again: content that was at a negative position, and stays, is behind metadata now.
-    return in_order(renumbered(table.filter(pa.array(keep)), samples[keep]))[0]
+    rows = np.flatnonzero(keep & held[samples])
+    left = renumbered(table.take(pa.array(rows)), samples[rows])
+    order = pc.sort_indices(left, sort_keys=_ORDER)
+    return left.take(order).combine_chunks(), rows[order.to_numpy()]
 
 
 def has_content(table: pa.Table) -> Mask:
-    """Which rows are anything but metadata, ``(rows,)``."""
-    metadata = pc.fill_null(pc.equal(table.column("modality"), "metadata"), False)
-    content: Mask = ~metadata.to_numpy(zero_copy_only=False)
+    """Which rows are content that keeps a document, ``(rows,)``: metadata is none, nor is an unknown modality."""
+    known = pc.is_in(table.column("modality"), pa.array(["text", "image", "table"]))
+    content: Mask = known.to_numpy()
     return content

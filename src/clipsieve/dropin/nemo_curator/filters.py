@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from clipsieve.dropin.nemo_curator.checks import NUMBER, PATH, one_of
 from clipsieve.dropin.nemo_curator.fused import RATIO, NativeFilterStage
 from clipsieve.dropin.nemo_curator.resources import Resources
-from clipsieve.errors import UsageError
 
 DEFAULT_MODEL = "openai/clip-vit-large-patch14"
 """The model that the published thresholds on CLIP scores refer to."""
@@ -25,7 +25,7 @@ class InterleavedBlurFilterStage(NativeFilterStage):
     score: ClassVar[str] = "blur"
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check(score_threshold=NUMBER)
 
     def bounds(self) -> tuple[float, float]:
         """At least the threshold."""
@@ -42,9 +42,7 @@ class InterleavedQRCodeFilterStage(NativeFilterStage):
     score: ClassVar[str] = "qr_code"
 
     def __post_init__(self) -> None:
-        self._check()
-        if self.aggregate not in ("largest", "sum"):
-            raise UsageError(f"{self.name}: aggregate is largest or sum, not {self.aggregate!r}")
+        self._check(score_threshold=NUMBER, aggregate=one_of("largest", "sum"))
 
     def bounds(self) -> tuple[float, float]:
         """At most the threshold."""
@@ -67,7 +65,7 @@ class InterleavedImageToTextRatioFilterStage(NativeFilterStage):
     reads_images: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check(min_ratio=NUMBER, max_ratio=NUMBER)
 
     def bounds(self) -> tuple[float, float]:
         """Both."""
@@ -89,7 +87,7 @@ class InterleavedCLIPScoreFilterStage(NativeFilterStage):
     score: ClassVar[str] = "clip_score"
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check(model_dir=PATH.or_none, min_score=NUMBER)
 
     def bounds(self) -> tuple[float, float]:
         """At least the score."""
@@ -103,7 +101,7 @@ class InterleavedCLIPScoreFilterStage(NativeFilterStage):
         folder = Path(self.model_dir).expanduser().absolute()
         if (inside := folder / DEFAULT_MODEL).is_dir():
             return str(inside)
-        return str(folder) if folder.is_dir() and self.model_dir != "demo" else self.model_dir
+        return str(folder) if folder.is_dir() and str(self.model_dir) != "demo" else str(self.model_dir)
 
 
 @dataclass
@@ -116,7 +114,7 @@ class InterleavedAspectRatioFilterStage(NativeFilterStage):
     score: ClassVar[str] = "aspect_ratio"
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check(min_aspect_ratio=NUMBER, max_aspect_ratio=NUMBER)
 
     def bounds(self) -> tuple[float, float]:
         """Both."""

@@ -9,15 +9,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipsieve import encoders
 from clipsieve.api.memory import curate
-from clipsieve.core.layout import Mask, invalid, sample_runs
-from clipsieve.dropin.nemo_curator.batch import InterleavedBatch, in_order
+from clipsieve.core.layout import InvalidRows, Mask
+from clipsieve.dropin.nemo_curator.batch import InterleavedBatch
+from clipsieve.dropin.nemo_curator.checks import Kind, check
 from clipsieve.dropin.nemo_curator.stages import BaseInterleavedFilterStage, rows_of
 from clipsieve.errors import UsageError
 
@@ -63,27 +66,26 @@ class NativeFilterStage(BaseInterleavedFilterStage):
     @property
     def is_rule(self) -> bool:
         """Whether the rule is all that decides: a subclass may change defaults, not the mask."""
-        decide = ("content_keep_mask", "keep_mask", "process", "_keep")
+        decide = ("content_keep_mask", "keep_mask", "process", "rows_that_stay")
         return all(getattr(type(self), name) is getattr(NativeFilterStage, name) for name in decide)
 
     def content_keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
         """Which rows stay by the rule alone."""
         import pandas as pd
 
-        rows, order = in_order(rows_of(df))
+        rows = rows_of(df)
+        order = pc.sort_indices(rows["sample_id"])
         keep = np.empty(len(df), dtype=bool)
-        keep[order] = [reason is None for reason in Fused((self,)).reasons(rows, drop_invalid=False)]
+        keep[order.to_numpy()] = _stay(Fused((self,)).reasons(rows.take(order), invalid_rows="keep"))
         return pd.Series(keep, index=df.index)
 
-    def _keep(self, task: InterleavedBatch) -> Mask:
-        if not self.is_rule:
-            return super()._keep(task)
-        rows, order = in_order(task.to_pyarrow())
-        keep: Mask = np.empty(rows.num_rows, dtype=bool)
-        keep[order] = [reason is None for reason in Fused((self,)).reasons(rows)]
-        return keep
+    def rows_that_stay(self, task: InterleavedBatch, rows: pa.Table) -> Mask:
+        """Which of the ``rows`` of whole documents ``(rows,)`` stay."""
+        return _stay(Fused((self,)).reasons(rows)) if self.is_rule else super().rows_that_stay(task, rows)
 
-    def _check(self) -> None:
+    def _check(self, **thresholds: Kind) -> None:
+        super().__post_init__()
+        check(self, **thresholds)
         low, high = self.bounds()
         if math.isnan(low) or math.isnan(high) or low > high or low == math.inf or high == -math.inf:
             raise UsageError(f"{self.name}: no {self.score} lies between {low} and {high}; check the thresholds")
@@ -137,45 +139,31 @@ class Fused:
         place = next(n for n, stage in enumerate(self.stages) if stage.score == RATIO)
         return "kept" if Fused(self.stages[:place]).reads_images else "source"
 
-    def reasons(self, rows: pa.Table, *, drop_invalid: bool | None = None) -> list[str | None]:
-        """For each of the sorted rows why it goes; None where it stays."""
+    def reasons(self, rows: pa.Table, invalid_rows: InvalidRows | None = None) -> list[str | None]:
+        """For each of the rows of whole documents why it goes; None where it stays."""
         if not rows.num_rows:
             return []
-        drop = self.stages[0].drop_invalid_rows if drop_invalid is None else drop_invalid
-        curated = curate(
-            rows,
-            layout="interleaved",
-            invalid_rows="drop" if drop else "keep",
-            encoder=encoder(*self.model) if self.model else None,
-            **self.request(),
-        )
-        reasons = _by_row(rows, curated.ledger)
-        if not drop:
-            return reasons
-        gone = invalid(rows).tolist()
-        return [reason or ("invalid row" if no else None) for reason, no in zip(reasons, gone, strict=True)]
+        model = encoder(*self.model) if self.model else None
+        invalid_rows = invalid_rows or ("drop" if self.stages[0].drop_invalid_rows else "keep")
+        found = curate(rows, layout="interleaved", invalid_rows=invalid_rows, encoder=model, **self.request())
+        return list(found.reasons)
+
+
+def _stay(reasons: Sequence[str | None]) -> Mask:
+    return np.array([reason is None for reason in reasons], dtype=bool)
 
 
 def _model_of(stage: NativeFilterStage) -> tuple[str, str] | None:
     return None if stage.model is None else (stage.model, stage.resources.device)
 
 
-def _by_row(rows: pa.Table, ledger: pa.Table) -> list[str | None]:
-    """What the ledger says of images and samples, row by row."""
-    reasons: list[str | None] = [None] * rows.num_rows
-    samples: dict[int, str] = {}
-    columns = ledger.select(["row", "image", "sample", "verdict", "reason", "error", "sample_verdict"])
-    for said in columns.to_pylist():
-        reason: str = said["reason"] or said["error"] or said["sample_verdict"]
-        if said["verdict"] != "kept" and said["image"] is not None:
-            reasons[said["row"]] = reason
-        if said["sample_verdict"] != "kept":
-            samples.setdefault(said["sample"], reason.removeprefix("sample dropped: "))
-    runs: Sequence[int] = sample_runs(rows.column("sample_id").combine_chunks()).tolist()
-    return [reason or samples.get(sample) for reason, sample in zip(reasons, runs, strict=True)]
+def encoder(model: str, device: str) -> Encoder:
+    """The model; the last two stay loaded, each until its files change."""
+    folder = Path(model)
+    files = folder.iterdir() if folder.is_dir() else ()
+    return _loaded(model, device, max((file.stat().st_mtime_ns for file in files), default=0))
 
 
 @lru_cache(maxsize=2)
-def encoder(model: str, device: str) -> Encoder:
-    """The model, loaded once while it is in use."""
+def _loaded(model: str, device: str, version: int) -> Encoder:
     return encoders.load(model, device=device)

@@ -65,8 +65,8 @@ class Job:
             several = _leading(rest)
             found.append(LaterStages(several) if several.stages else OwnStage(rest[0], self.name))
             rest = rest[max(1, len(several.stages)) :]
-        if self._rest and not self.fused.reads_images and self._policy is not None:
-            found.append(Unread(self._policy))
+        if self._rest and not self.fused.reads_images and self.policy is not None:
+            found.append(Unread(self.policy))
         return found
 
     @property
@@ -84,7 +84,7 @@ class Job:
         return bool(self.stages) and self.stages[0].drop_invalid_rows
 
     @property
-    def _policy(self) -> str | None:
+    def policy(self) -> str | None:
         """What becomes of images that cannot be read; None where nothing is read."""
         return self.writer.on_materialize_error if self.writer and self.writer.materialize_on_write else None
 
@@ -92,8 +92,8 @@ class Job:
         """The whole as a recipe."""
         read = {**self.reader.read(), "invalid_rows": "drop" if self._drops_invalid else "keep"}
         said = {"read": read, "write": write, **self.fused.request()}
-        if not self.fused.reads_images and not self._rest and self._policy is not None:
-            said["on_error"] = ON_MATERIALIZE_ERROR[self._policy]
+        if not self.fused.reads_images and not self._rest and self.policy is not None:
+            said["on_error"] = ON_MATERIALIZE_ERROR[self.policy]
         return Recipe.build(said)
 
     def absolute(self) -> Job:
@@ -126,7 +126,7 @@ class Job:
         filters = self.filters()
 
         def recipe(place: Place) -> Recipe:
-            where = {"path": str(writer.folder), "prefix": place.prefix}
+            where = {"path": f"{writer.folder}/", "prefix": place.prefix}  # a folder, whatever its name ends in
             return self.recipe({"format": writer.format, **where, "embed": writer.materialize_on_write})
 
         # What a filter in Python does is no part of a run's identity, so that such a run begins anew.
@@ -134,7 +134,7 @@ class Job:
         self._model()  # found before anything that is there is replaced
         place = place_of(self.name, self.reader, writer, recipe, resume=resume)
         run = self._run(recipe(place), place.run, filters)
-        files = sorted(writer.folder.glob(f"{place.prefix}[0-9]*{writer.suffix}"))
+        files = [path for path in place.files() if path.suffix == writer.suffix]
         tasks: list[Task] = [
             FileGroupTask(
                 task_id=path.stem,
@@ -168,15 +168,11 @@ class Job:
 
     def _run(self, recipe: Recipe, out: Path, filters: Sequence[Filter]) -> Run:
         try:
-            run = execute(recipe, out, _Logged(), filters, self._model())
+            return execute(recipe, out, _Logged(), filters, self._model())
         except CountsError as failure:
             if recipe.on_error != "stop" or (out / "summary.json").exists():
                 raise
             raise materialization_failed(str(failure).partition("; ")[0]) from None
-        errors = run.counts.errors
-        if self._policy == "warn" and errors:
-            log.warning("%s: images that cannot be read stay, without bytes: %s", self.name, dict(errors))
-        return run
 
 
 def _leading(stages: Sequence[BaseInterleavedFilterStage]) -> Fused:

@@ -8,7 +8,7 @@ import numpy as np
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.layout import embedded
-from clipsieve.dropin.nemo_curator.batch import InterleavedBatch, has_content, to_pandas
+from clipsieve.dropin.nemo_curator.batch import InterleavedBatch, has_content
 from clipsieve.dropin.nemo_curator.fused import Fused
 from clipsieve.dropin.nemo_curator.stages import BaseInterleavedFilterStage
 
@@ -26,8 +26,7 @@ class OwnStage:
         if not batch.table.num_rows:
             return []
         rows = embedded(batch.table, batch.parts, batch.bytes, batch.errors)
-        task = InterleavedBatch(dataset_name=self._dataset_name, data=rows)
-        keep = self.stage.keep_mask(task, to_pandas(rows))
+        keep = self.stage.rows_that_stay(InterleavedBatch(dataset_name=self._dataset_name), rows)
         return [None if stays else f"dropped by {self.name}" for stays in keep.tolist()]
 
 
@@ -37,10 +36,14 @@ class LaterStages:
     def __init__(self, fused: Fused) -> None:
         self.fused = fused
         self.name = ", ".join(stage.name for stage in fused.stages)
+        self.needs_bytes = fused.reads_images
 
     def __call__(self, batch: Batch) -> Sequence[str | None]:
         """A reason for each row that goes."""
-        return self.fused.reasons(embedded(batch.table, batch.parts, batch.bytes, batch.errors))
+        rows = batch.table
+        if self.needs_bytes:
+            rows = embedded(rows, batch.parts, batch.bytes, batch.errors)
+        return self.fused.reasons(rows)
 
 
 class Unread:
@@ -48,6 +51,7 @@ class Unread:
     policy of ``ON_MATERIALIZE_ERROR``."""
 
     name = "on_materialize_error"
+    needs_bytes = False
 
     def __init__(self, policy: str) -> None:
         self.policy = policy
@@ -78,6 +82,7 @@ class Orphans:
     """Metadata of documents that hold nothing else, which a filter leaves out even when it leaves invalid rows in."""
 
     name = "metadata alone"
+    needs_bytes = False
 
     def __call__(self, batch: Batch) -> Sequence[str | None]:
         """A reason for each row of a document without content."""

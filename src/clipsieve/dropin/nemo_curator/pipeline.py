@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
+
+import pyarrow.compute as pc
 
 from clipsieve.api.runs import Run
 from clipsieve.dropin.nemo_curator.fused import Fused
@@ -77,17 +80,27 @@ class Pipeline:
         (a ``ValueError``) when the stages do not go together, ``RuntimeError`` for an image that cannot be read under
         ``on_materialize_error='error'``, ``FileExistsError`` under ``mode='error'``.
         """
+        _check_executor(executor)
         job = self._job()
         if job.writer is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="clipsieve-")
             job = replace(job, scratch=Path(self._scratch.name))
         finished = job.execute() if executor is None else executor.execute(job)
         self.last_run = Run(finished.run)
-        if finished.run.exists():
-            images = self.last_run.counts.images
-            told = f"{images.kept:,} kept, {images.dropped:,} dropped, {images.failed:,} failed"
-            log.info("%s: %d images = %s; ledger in %s", self.name, images.total, told, finished.run)
+        if finished.run.exists():  # one on another machine may be out of reach
+            self._tell(self.last_run, job)
         return finished.tasks
+
+    def _tell(self, run: Run, job: Job) -> None:
+        """What became of the images, in the log."""
+        images = run.counts.images
+        told = f"{images.kept:,} kept, {images.dropped:,} dropped, {images.failed:,} failed"
+        where = "" if job.writer is None else f"; ledger in {run.path}"
+        log.info("%s: %d images = %s%s", self.name, images.total, told, where)
+        if job.policy == "warn":
+            kept = run.ledger.filter(pc.equal(run.ledger["verdict"], "kept"))["error"].drop_null().to_pylist()
+            if kept:
+                log.warning("%s: images that cannot be read stay, without bytes: %s", self.name, dict(Counter(kept)))
 
     def _job(self) -> Job:
         """The stages, checked."""
@@ -108,6 +121,13 @@ class Pipeline:
                 _check_own(stage)
             filters.append(stage)
         return Job(name=self.name, reader=reader, stages=tuple(filters), writer=writer)
+
+
+def _check_executor(executor: Any) -> None:
+    """Raises ``UsageError`` for what is no executor, such as a name or a class."""
+    if executor is not None and (isinstance(executor, type) or not callable(getattr(executor, "execute", None))):
+        said = executor.__name__ if isinstance(executor, type) else repr(executor)
+        raise UsageError(f"pipeline.run takes an executor such as XennaExecutor(), or nothing, not {said}")
 
 
 def _check_own(stage: BaseInterleavedFilterStage) -> None:

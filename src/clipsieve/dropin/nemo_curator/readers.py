@@ -16,6 +16,17 @@ import fsspec
 import pyarrow as pa
 
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.dropin.nemo_curator.checks import (
+    COLUMNS,
+    COUNT,
+    FLAG,
+    PATHS,
+    READ_KWARGS,
+    SCHEMA,
+    TEXT,
+    TYPES,
+    check,
+)
 from clipsieve.dropin.nemo_curator.stages import ProcessingStage
 from clipsieve.errors import UsageError
 
@@ -44,7 +55,7 @@ class InterleavedReader(ProcessingStage):
         if self.fields is not None:
             said["fields"] = list(self.fields)
         if sizes := [size for size in (_size(self.blocksize, self.name), self.max_batch_bytes) if size is not None]:
-            said["shard_bytes"] = min(sizes)
+            said["shard_bytes"] = int(min(sizes))
         return said
 
     @property
@@ -71,20 +82,16 @@ class InterleavedReader(ProcessingStage):
                     fsspec.config.conf[name] = value
 
     def _check(self) -> None:
+        check(self, name=TEXT, file_paths=PATHS, fields=COLUMNS.or_none, read_kwargs=READ_KWARGS)
+        check(self, files_per_partition=COUNT.or_none, max_batch_bytes=COUNT.or_none)
         if not self.paths:
             raise UsageError(f"{self.name}: file_paths is empty; give a path, a glob, a folder or a list of them")
         for path in self.paths:
             if re.match(r"https?://", path, re.IGNORECASE):
                 raise UsageError(f"{self.name}: {path} is not fetched; download it first, or read it from a bucket")
-        for option in ("files_per_partition", "max_batch_bytes"):
-            value = getattr(self, option)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise UsageError(f"{self.name}: {option} is a whole number from 1 on, not {value!r}")
         _size(self.blocksize, self.name)
-        if others := sorted(set(self.read_kwargs) - {"storage_options"}):
+        if others := sorted(set(map(str, self.read_kwargs)) - {"storage_options"}):
             raise UsageError(f"{self.name}: read_kwargs {', '.join(others)} is not supported; storage_options is")
-        if isinstance(self.fields, str):
-            raise UsageError(f"{self.name}: fields is a list of columns, not {self.fields!r}")
         if taken := sorted(set(self.fields or ()) & set(INTERLEAVED_SCHEMA.names)):
             raise UsageError(f"{self.name}: fields names {taken[0]!r}, which is always read; leave it out")
 
@@ -110,6 +117,7 @@ class InterleavedParquetReader(InterleavedReader):
 
     def __post_init__(self) -> None:
         self._check()
+        check(self, schema=SCHEMA.or_none, schema_overrides=TYPES.or_none)
         self._types()
 
     def read(self) -> dict[str, Any]:
@@ -158,6 +166,7 @@ class InterleavedWebdatasetReader(InterleavedReader):
 
     def __post_init__(self) -> None:
         self._check()
+        check(self, materialize_on_read=FLAG)
         fixed = {
             "sample_id_field": (None, "sample_id"),
             "texts_field": ("texts",),

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ from PIL import Image
 from clipsieve.core.decode import decode
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Layout, Mask, invalid, parts
-from clipsieve.dropin.nemo_curator.batch import InterleavedBatch, in_order, kept_rows
+from clipsieve.dropin.nemo_curator.batch import InterleavedBatch, conforming, in_order, tidied, to_pandas
+from clipsieve.dropin.nemo_curator.checks import FLAG, TEXT, check
 from clipsieve.dropin.nemo_curator.resources import Resources
 from clipsieve.errors import ImageError, UsageError
-from clipsieve.readers.tables import conformed, interleaved_schema
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,19 +85,22 @@ class BaseInterleavedFilterStage(ProcessingStage, ABC):
     drop_invalid_rows: bool = True
     name: str = "base_interleaved_filter"
 
+    def __post_init__(self) -> None:
+        own = [one.name for one in dataclasses.fields(self) if one.name not in ("drop_invalid_rows", "name")]
+
+        def hint(said: str) -> str:
+            return f"; say which parameter it is, such as {own[0]}={said}" if own else ""
+
+        check(self, hint, drop_invalid_rows=FLAG, name=TEXT)
+
     @abstractmethod
     def content_keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
         """Which rows stay, a boolean for each row of ``df`` by its index."""
 
     def keep_mask(self, task: InterleavedBatch, df: pd.DataFrame) -> pd.Series:
         """``content_keep_mask`` without the invalid rows, when those go."""
-        keep = self.content_keep_mask(task, df)
-        if not keep.index.equals(df.index):
-            if not (len(keep) == len(df) and keep.index.is_unique and df.index.isin(keep.index).all()):
-                raise UsageError(f"{self.name}: the mask has {len(keep)} rows, the table {len(df)}; keep df's index")
-            keep = keep.loc[df.index]
-        keep = keep.fillna(False).astype(bool)
-        return keep & ~invalid(rows_of(df)) if self.drop_invalid_rows else keep
+        keep = self._aligned(self.content_keep_mask(task, df), df)
+        return keep & ~invalid(rows_of(df[["position", "modality", "sample_id"]])) if self.drop_invalid_rows else keep
 
     def iter_materialized_bytes(
         self, task: InterleavedBatch, df: pd.DataFrame, row_mask: pd.Series
@@ -115,21 +119,41 @@ class BaseInterleavedFilterStage(ProcessingStage, ABC):
         """What stays of a batch: sorted by document and position, positions counted anew, no metadata by itself."""
         if not task.num_items:
             return task
-        rows, order = in_order(task.to_pyarrow())
-        return task.with_rows(kept_rows(rows, self._keep(task)[order]))
+        rows = in_order(task.to_pyarrow())
+        return task.with_rows(tidied(rows, self.rows_that_stay(task, rows))[0])
 
-    def _keep(self, task: InterleavedBatch) -> Mask:
-        """Which rows of a batch stay, ``(rows,)``; as in a pipeline, the mask is asked when invalid rows are gone."""
-        df = task.to_pandas().reset_index(drop=True)
-        keep: Mask = ~invalid(rows_of(df)) if self.drop_invalid_rows else np.ones(len(df), dtype=bool)
-        keep[keep] = self.keep_mask(task, df[keep]).to_numpy(dtype=bool)
+    def rows_that_stay(self, task: InterleavedBatch, rows: pa.Table) -> Mask:
+        """Which of the ``rows`` of whole documents ``(rows,)`` stay by ``keep_mask``.
+
+        That is asked when invalid rows are gone and positions are 0, 1, 2, ... Raises ``UsageError`` when it gives
+        anything but a boolean for each row.
+        """
+        keep: Mask = ~invalid(rows) if self.drop_invalid_rows else np.ones(rows.num_rows, dtype=bool)
+        rows, places = tidied(rows, keep)
+        keep[:] = False
+        if rows.num_rows:
+            df = to_pandas(rows)
+            mask = self.keep_mask(dataclasses.replace(task, data=rows), df)
+            keep[places] = self._aligned(mask, df).to_numpy(dtype=bool)
         return keep
+
+    def _aligned(self, keep: Any, df: pd.DataFrame) -> pd.Series:
+        """A mask in the order of ``df``; where it says nothing of a row, the row goes."""
+        import pandas as pd
+
+        if not isinstance(keep, pd.Series) or pd.api.types.infer_dtype(keep, skipna=True) not in ("boolean", "empty"):
+            told = f"a Series of {keep.dtype}" if isinstance(keep, pd.Series) else type(keep).__name__
+            raise UsageError(f"{self.name}: the mask is {told}; give a boolean Series with the index of df")
+        if not keep.index.equals(df.index):
+            if not (len(keep) == len(df) and keep.index.is_unique and df.index.isin(keep.index).all()):
+                raise UsageError(f"{self.name}: the mask has {len(keep)} rows, the table {len(df)}; keep df's index")
+            keep = keep.loc[df.index]
+        return keep.fillna(False).astype(bool)
 
 
 def rows_of(df: pd.DataFrame) -> pa.Table:
     """The rows of a DataFrame in the columns and types of the schema, in their order."""
-    table = pa.Table.from_pandas(df, preserve_index=False)
-    return conformed(table, interleaved_schema(table.schema), "the batch")
+    return conforming(pa.Table.from_pandas(df, preserve_index=False))
 
 
 def _read(source: ImageSource) -> bytes | None:

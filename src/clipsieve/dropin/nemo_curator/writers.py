@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from clipsieve.core.decide import OnError
+from clipsieve.dropin.nemo_curator.checks import FLAG, PATH, TEXT, check, one_of
 from clipsieve.dropin.nemo_curator.stages import ProcessingStage
 from clipsieve.errors import UsageError
 
@@ -28,9 +29,10 @@ class InterleavedWriter(ProcessingStage):
     """What both writers share.
 
     ``path`` (also ``output_dir``) is a local folder. ``mode`` says what happens to what is there: ``ignore`` writes
-    beside it, and replaces what the same pipeline wrote from the same source; ``overwrite`` removes it first;
-    ``append`` replaces nothing; ``error`` raises ``FileExistsError`` when the folder is there. ``on_materialize_error``
-    says what happens to images that cannot be read where no filter has looked at them.
+    beside it, and replaces what the same pipeline wrote from the same source; ``overwrite`` first removes what earlier
+    runs wrote there, and refuses a folder with other Parquet files or tars; ``append`` replaces nothing; ``error``
+    raises ``FileExistsError`` when the folder is there. ``on_materialize_error`` says what happens to images that
+    cannot be read where no filter has looked at them.
     """
 
     format: ClassVar[str]
@@ -52,6 +54,8 @@ class InterleavedWriter(ProcessingStage):
             raise FileExistsError(f"{self.name}: {self.folder} is there already; choose another folder or mode")
 
     def _check(self) -> None:
+        check(self, name=TEXT, path=PATH.or_none, output_dir=PATH.or_none, materialize_on_write=FLAG)
+        check(self, mode=one_of(*MODES), on_materialize_error=one_of(*ON_MATERIALIZE_ERROR))
         if self.path is not None and self.output_dir is not None and self.path != self.output_dir:
             raise UsageError(f"{self.name}: path and output_dir are the same thing; give one")
         self.path = self.output_dir = self.path or self.output_dir
@@ -59,11 +63,6 @@ class InterleavedWriter(ProcessingStage):
             raise UsageError(f"{self.name}: say where to write with path (or output_dir)")
         if "://" in str(self.path) and not str(self.path).startswith("file://"):
             raise UsageError(f"{self.name}: {self.path} is not on this machine; write to a folder and upload it")
-        if self.mode not in MODES:
-            raise UsageError(f"{self.name}: mode is one of {', '.join(MODES)}, not {self.mode!r}")
-        if self.on_materialize_error not in ON_MATERIALIZE_ERROR:
-            known = ", ".join(ON_MATERIALIZE_ERROR)
-            raise UsageError(f"{self.name}: on_materialize_error is one of {known}, not {self.on_materialize_error!r}")
         self.check_mode()
 
 
