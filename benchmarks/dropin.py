@@ -617,7 +617,7 @@ def dropin_search(vectors: npt.NDArray[np.float32], frame: pd.DataFrame) -> Call
     ledger = pa.table({"row": numbers, "error": pa.nulls(len(vectors), pa.string())})
     home = sys.modules[ImageDeduplicateFilter.__module__]
     assert home.curate is curate  # what embeds is called by that name, and replaced here
-    home.curate = lambda *_, **__: Curated(rows=ledger, ledger=ledger, vectors=vectors)  # type: ignore[attr-defined]
+    home.curate = lambda *_, **__: Curated(rows=ledger, ledger=ledger, vectors=vectors, reasons=())  # type: ignore[attr-defined]
     operator = ImageDeduplicateFilter(model_name="demo", threshold=DEDUP_THRESHOLD, device="cpu")
 
     def work() -> pd.DataFrame:
