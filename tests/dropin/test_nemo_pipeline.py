@@ -306,6 +306,7 @@ def test_only_stages_can_be_added() -> None:
 PHOTOS = Path(__file__).parents[2].parent / "shared" / "data" / "photos"
 
 
+@pytest.mark.filterwarnings("ignore:::PIL")
 @pytest.mark.skipif(not PHOTOS.is_dir(), reason="needs the photographs")
 def test_real_photographs_get_the_verdicts_of_the_native_recipe(tmp_path: Path) -> None:
     found = (
