@@ -156,7 +156,27 @@ def test_documents_whose_rows_are_apart_are_refused() -> None:
         curate(rows, keep="words >= 1")
 
 
-@pytest.mark.parametrize("rows", [{"image": []}, pa.table({"image": pa.array([], pa.string())}), documents()])
+def test_columns_of_a_frame_have_names_of_their_own() -> None:
+    with pytest.raises(ColumnError, match="two columns are called 'image'"):
+        curate(pd.DataFrame([[RED, RED]], columns=["image", "image"]))
+    with pytest.raises(UsageError, match="a column is called 0; name columns by text"):
+        curate(pd.DataFrame({"image": [RED], 0: [1]}))
+
+
+def test_what_pandas_calls_missing_is_missing() -> None:
+    curated = curate(pd.DataFrame({"image": pd.Series([RED, pd.NA, pd.NaT, None], dtype=object)}))
+    assert curated.ledger["error"].to_pylist() == [None, *["no image: the cell is null"] * 3]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        {"image": []},
+        pd.DataFrame({"image": [], "caption": []}),
+        pa.table({"image": pa.array([], pa.string())}),
+        documents(),
+    ],
+)
 def test_no_rows_are_no_error(rows: Any) -> None:
     curated = curate(rows, keep="blur >= 10", vectors=True, columns={} if isinstance(rows, pa.Table) else None)
     assert (curated.rows.num_rows, curated.ledger.num_rows, curated.counts.images.total) == (0, 0, 0)

@@ -256,3 +256,11 @@ def test_in_a_column_of_lists_what_is_no_image_is_an_error_of_its_row_alone(
     assert table.column("images").to_pylist() == [["a", "b"], None, ["c"]]
     assert {row: error.partition(":")[0] for row, error in errors.items()} == {1: "unexpected value at line 2"}
     assert reader.count() == SourceCounts(samples=3, images=4)
+
+
+@pytest.mark.parametrize("first", [{"path": "a"}, [{"path": "a"}], [{"bytes": "x"}], {"a": 1}, False, [5]])
+def test_the_first_row_decides_nothing_for_the_others(tmp_path: Path, read_all: ReadAll, first: Any) -> None:
+    reader = source(tmp_path, lines({"images": first}, *[{"images": ["a", "b"]}] * 3))
+    table, errors = read_all(reader)
+    assert table.column("images").to_pylist() == [None, *[["a", "b"]] * 3]
+    assert list(errors) == [0]

@@ -33,7 +33,7 @@ class Curated:
     """What became of rows in memory."""
 
     rows: pa.Table
-    """What stays, in the columns and the order of the input; positions in documents are numbered anew."""
+    """What stays, in the columns and the order of the input; documents by position, which is numbered anew."""
 
     ledger: pa.Table
     """One row an image, and one a sample without images, as in a run: see ``clipsieve.core.ledger``.

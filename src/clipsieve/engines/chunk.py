@@ -272,7 +272,7 @@ def _answers(one: Filter, batch: Batch, rows: int) -> list[str | None]:
     odd = next((answer for answer in answers if answer is not None and not (isinstance(answer, str) and answer)), None)
     if odd is not None:
         raise UsageError(f"filter {one.name} gave {odd!r} for a row; give the reason why it goes, or None")
-    return answers
+    return [answer and answer.encode(errors="replace").decode() for answer in answers]
 
 
 def _fetched(one: Batch, data: bytes | None) -> bytes | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,15 +60,19 @@ class JsonSchema:
 def infer(rows: Sequence[Mapping[str, Any]], images: Collection[str] = ()) -> JsonSchema:
     """The columns of all keys in the order in which they appear, typed by all of their values.
 
-    In a column of ``images`` that holds lists of them, what cannot be one says nothing of its type, and does not fit it
-    later.
+    In a column of ``images`` that holds lists of them, only what most of its rows hold says something of its type; the
+    rest does not fit it later.
     """
     types: dict[str, pa.DataType] = {}
     mixed: set[str] = set()
-    of_images = {name for name in images if any(row.get(name) and _are_images(row[name]) for row in rows)}
+    of_images = {name: form for name in images if (form := _form_of_lists([row.get(name) for row in rows]))}
     for row in rows:
         for name, value in row.items():
-            if name in mixed or not _is_text(name) or (name in of_images and not _may_be_images(value)):
+            if (
+                name in mixed
+                or not _is_text(name)
+                or (name in of_images and _form(value) not in (None, of_images[name]))
+            ):
                 continue
             try:
                 types[name] = _unified(types.get(name, pa.null()), _kind(value))
@@ -83,16 +88,26 @@ def infer(rows: Sequence[Mapping[str, Any]], images: Collection[str] = ()) -> Js
     )
 
 
-def _are_images(value: Any) -> bool:
-    return isinstance(value, list) and _may_be_images(value)
+def _form_of_lists(values: Sequence[Any]) -> str | None:
+    """What most of ``values`` are images by, where any is a list of them; None where there is no such list."""
+    forms = Counter(form for value in values if (form := _form(value)) in ("text", "object"))
+    listed = any(isinstance(value, list) and _form(value) in forms for value in values)
+    return forms.most_common(1)[0][0] if listed else None
 
 
-def _may_be_images(value: Any) -> bool:
-    items = value if isinstance(value, list) else [value]
-    parts = (
-        part for item in items for part in ([item.get("bytes"), item.get("path")] if isinstance(item, dict) else [item])
+def _form(value: Any) -> str | None:
+    """How a value, or all items of a list, could be images: by ``text`` (a path) or as an ``object``; ``none`` where
+    they cannot, and None where nothing is said."""
+    items = [item for item in (value if isinstance(value, list) else [value]) if item is not None]
+    if not items:
+        return None
+    if all(isinstance(item, str) for item in items):
+        return "text"
+    parts = [item.get(part) for item in items if isinstance(item, dict) for part in ("bytes", "path")]
+    objects = all(isinstance(item, dict) for item in items) and all(
+        isinstance(part, (str, type(None))) for part in parts
     )
-    return all(part is None or isinstance(part, str) for part in parts)
+    return "object" if objects else "none"
 
 
 def _kind(value: Any) -> pa.DataType:

@@ -81,7 +81,8 @@ class Memory:
             except (pa.ArrowException, ValueError, TypeError, OverflowError) as failure:
                 reason = " ".join(str(failure).split())
                 raise UsageError(f"{NAME}: column {name!r} cannot be read: {reason}") from None
-            arrays[name] = array.cast(pa.string()) if pa.types.is_null(array.type) else array
+            says_nothing = pa.types.is_null(array.type) or not len(array)
+            arrays[name] = pa.nulls(len(array), pa.string()) if says_nothing else array
         lengths = {name: len(array) for name, array in arrays.items()}
         if len(set(lengths.values())) > 1:
             told = ", ".join(f"{name} {length:,}" for name, length in lengths.items())
@@ -153,6 +154,12 @@ def _check_table(source: Any) -> None:
             f"{NAME}: give an Arrow table, a DataFrame or a mapping of column names to values, not "
             f"{type(source).__name__} (pa.Table.from_pylist makes a table of a list of rows)"
         )
+    names = list(source.keys())
+    for name in names:
+        if not isinstance(name, str):
+            raise UsageError(f"{NAME}: a column is called {name!r}; name columns by text")
+        if names.count(name) > 1:
+            raise ColumnError(f"{NAME}: two columns are called {name!r}; rename one")
     for name, values in source.items():
         if isinstance(values, (str, bytes)) or not (hasattr(values, "__len__") and hasattr(values, "__getitem__")):
             raise UsageError(f"{NAME}: column {name!r} is {type(values).__name__}, not a list of values")
@@ -185,7 +192,9 @@ def _is_listed(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    # Those of pandas are neither equal nor unequal to themselves.
+    of_pandas = type(value).__name__ in ("NAType", "NaTType")
+    return value is None or of_pandas or (isinstance(value, float) and math.isnan(value))
 
 
 def _is_utf8(value: Any) -> bool:
