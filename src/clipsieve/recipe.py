@@ -23,6 +23,7 @@ from clipsieve.core.layout import InvalidRows, LayoutKind
 from clipsieve.core.text import without_password
 from clipsieve.dedup.perceptual import THRESHOLD
 from clipsieve.errors import RecipeError
+from clipsieve.writers import WRITERS
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 """The model most published thresholds and tools start from."""
@@ -86,10 +87,6 @@ class Keep(_Strict):
     missing: float | None = None
 
 
-SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet", "webdataset": ".tar"}
-"""How the files of each format end."""
-
-
 class Write(_Strict):
     """Where the survivors go; ``path`` is a folder, by default ``output`` in the run folder.
 
@@ -110,9 +107,9 @@ class Write(_Strict):
     @model_validator(mode="after")
     def _one_file_or_many(self) -> Write:
         ending = re.sub(r"\.(gz|zst)$", "", self.path or "")
-        if not self.single_file and any(ending.endswith(suffix) for suffix in SUFFIXES.values()):
+        if not self.single_file and any(ending.endswith(writer.suffix) for writer in WRITERS.values()):
             raise ValueError(
-                f"{self.path} reads like one file of another kind; one file ends in {SUFFIXES[self.format]}, "
+                f"{self.path} reads like one file of another kind; one file ends in {WRITERS[self.format].suffix}, "
                 "and a folder of such a name in /"
             )
         if self.single_file and self.format == "webdataset":
@@ -124,7 +121,7 @@ class Write(_Strict):
     @property
     def single_file(self) -> bool:
         """Whether the output is one file."""
-        return self.path is not None and self.path.endswith(SUFFIXES[self.format])
+        return self.path is not None and self.path.endswith(WRITERS[self.format].suffix)
 
 
 Links: TypeAlias = Literal["any", "leader", "group"]

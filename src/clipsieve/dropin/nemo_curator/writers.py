@@ -25,6 +25,7 @@ ON_MATERIALIZE_ERROR: Mapping[str, OnError] = {
 """Policies for images that cannot be read, and what they are in a recipe."""
 
 
+@dataclass
 class InterleavedWriter(ProcessingStage):
     """What both writers share.
 
@@ -35,13 +36,14 @@ class InterleavedWriter(ProcessingStage):
     cannot be read where no filter has looked at them.
     """
 
+    path: str | None = None
+    materialize_on_write: bool = True
+    name: str = "interleaved_writer"
+    mode: Mode = "ignore"
+    on_materialize_error: str = "error"
+    output_dir: str | None = None
     format: ClassVar[str]
     suffix: ClassVar[str]
-    path: str | None
-    output_dir: str | None
-    mode: Mode
-    on_materialize_error: str
-    materialize_on_write: bool
 
     @property
     def folder(self) -> Path:
@@ -53,7 +55,7 @@ class InterleavedWriter(ProcessingStage):
         if self.mode == "error" and self.folder.exists():
             raise FileExistsError(f"{self.name}: {self.folder} is there already; choose another folder or mode")
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         check(self, name=TEXT, path=PATH.or_none, output_dir=PATH.or_none, materialize_on_write=FLAG)
         check(self, mode=one_of(*MODES), on_materialize_error=one_of(*ON_MATERIALIZE_ERROR))
         if self.path is not None and self.output_dir is not None and self.path != self.output_dir:
@@ -70,31 +72,15 @@ class InterleavedWriter(ProcessingStage):
 class InterleavedParquetWriterStage(InterleavedWriter):
     """Writes the rows as Parquet, with the bytes of images in ``binary_content`` (``materialize_on_write``)."""
 
-    path: str | None = None
-    materialize_on_write: bool = True
     name: str = "interleaved_parquet_writer"
-    mode: Mode = "ignore"
-    on_materialize_error: str = "error"
-    output_dir: str | None = None
     format: ClassVar[str] = "parquet"
     suffix: ClassVar[str] = ".parquet"
-
-    def __post_init__(self) -> None:
-        self._check()
 
 
 @dataclass
 class InterleavedWebdatasetWriterStage(InterleavedWriter):
     """Writes documents as MINT-1T style tars; a tar always holds the bytes of its images."""
 
-    path: str | None = None
-    materialize_on_write: bool = True
     name: str = "interleaved_webdataset_writer"
-    mode: Mode = "ignore"
-    on_materialize_error: str = "error"
-    output_dir: str | None = None
     format: ClassVar[str] = "webdataset"
     suffix: ClassVar[str] = ".tar"
-
-    def __post_init__(self) -> None:
-        self._check()
