@@ -281,6 +281,12 @@ class RunFolder:
                 f"{path} is damaged ({_short(failure)}); remove it and run the same command again to redo its shard"
             ) from failure
 
+    def rows(self, shard: int) -> int:
+        """How many rows the ledger has of a shard."""
+        path = self.part("ledger", shard)
+        with undamaged(path, "remove it and run the same command again to redo its shard"):
+            return int(pq.read_metadata(path).num_rows)
+
     def drop_staged(self) -> None:
         """Removes the survivors' bytes, once all is committed."""
         shutil.rmtree(self.path / "staged", ignore_errors=True)

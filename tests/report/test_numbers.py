@@ -23,6 +23,7 @@ def ledger(**scores: pa.Array) -> pa.Table:
         "sample_id": pa.nulls(rows, pa.string()), "reference": pa.nulls(rows, pa.string()),
         "verdict": ["kept"] * rows, "rule": pa.nulls(rows, pa.string()), "reason": pa.nulls(rows, pa.string()),
         "error": pa.nulls(rows, pa.string()), "sample_verdict": ["kept"] * rows,
+        "has_text": [False] * rows,
     }  # fmt: skip
     table = pa.table(base)
     for name, column in scores.items():

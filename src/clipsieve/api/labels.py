@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 from clipsieve import encoders
 from clipsieve.api.added import add_columns
 from clipsieve.api.execution import DEFAULT_OUT, execute
+from clipsieve.api.pictures import Pictures
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run
 from clipsieve.core.contracts import Encoder
 from clipsieve.core.embed import BATCH_SIZE, Prompts, check_prompts, embed_prompts
-from clipsieve.core.thumbnail import thumbnail
 from clipsieve.errors import RecipeError, RunFolderError
 from clipsieve.recipe import Recipe
 from clipsieve.report import sheet
@@ -126,15 +126,8 @@ def draw_sheet(run: Run, path: str | Path, *, images: int = sheet.IMAGES) -> int
     format = check_sheet(path)
     ledger = run.ledger
     chosen = sheet.choose(by_label(ledger), images)
-    shards = ledger["shard"].to_numpy()
     wanted = np.array(sorted(row for block in chosen for row in block.rows), dtype=np.int64)
-    pictures: dict[int, sheet.Picture] = {}
-    for shard, rows, batch in run.batches(set(shards[wanted].tolist())):
-        first = int(np.searchsorted(shards, shard))
-        numbers = np.cumsum(pc.is_valid(rows["image"]).to_numpy()) - 1
-        for row in wanted[(wanted >= first) & (wanted < first + rows.num_rows)].tolist():
-            pixels = batch.one_image(int(numbers[row - first])).pixels[0]
-            pictures[row] = None if pixels is None else thumbnail(pixels, sheet.SIDE)
+    pictures = {row: found.thumbnail for row, found in Pictures(run).many(wanted.tolist(), sheet.SIDE)}
     _, names = names_in_folder(ledger.take(pa.array(wanted)))
     total = sum(block.images for block in chosen)
     title = f"{total:,} labelled images" if total == len(wanted) else f"{len(wanted):,} of {total:,} labelled images,"

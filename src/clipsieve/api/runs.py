@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -94,17 +94,15 @@ class Run:
             )
         return shards
 
-    def batches(self, only: Container[int] | None = None) -> Iterator[tuple[int, pa.Table, Batch]]:
+    def batches(self) -> Iterator[tuple[int, pa.Table, Batch]]:
         """Each shard's number and ledger rows, beside its samples read from the source again.
 
-        The ledger rows with an ``image`` are, in order, the images of the batch; no image is opened yet. ``only`` says
-        which shards. Raises ``RunFolderError`` when the source has changed since the run.
+        The ledger rows with an ``image`` are, in order, the images of the batch; no image is opened yet.
+        Raises ``RunFolderError`` when the source has changed since the run.
         """
         folder = RunFolder(self.path)
         reader = limited(open_source(self.recipe), self.recipe)
         for shard in folder.shards(reader.files(), self.shards()):
-            if only is not None and shard.number not in only:
-                continue
             rows = ledger_part(folder, shard.number)
             yield shard.number, rows, Batch.from_rows(reader.read(shard), reader.layout)
 

@@ -2,8 +2,9 @@
 
 Columns: ``shard``, ``row``, ``image`` are the key (``image`` is the number within the sample, null for a sample
 without images); ``sample`` numbers the samples of a shard; ``sample_id``, ``reference``; ``verdict`` (``kept``,
-``dropped``, ``failed``), ``rule``, ``reason``, ``error``; ``sample_verdict``; then a column a score, where null
-means not computed (an earlier rule had dropped the image) and NaN that it cannot be scored. A score of a sample
+``dropped``, ``failed``), ``rule``, ``reason``, ``error``; ``sample_verdict``; ``has_text``, whether the sample holds
+content that stays without its images; so rules can be replayed from it alone. Then a column a score, where null means
+not computed (an earlier rule had dropped the image) and NaN that it cannot be scored. A score of a sample
 stands on each of its rows; a score of pairs is a list: on the row of an image, the values with the images after it.
 The metadata of a score's field names its ``unit``.
 """
@@ -35,6 +36,7 @@ BASE_SCHEMA = pa.schema(
         pa.field("reason", pa.string()),
         pa.field("error", pa.string()),
         pa.field("sample_verdict", pa.string(), nullable=False),
+        pa.field("has_text", pa.bool_(), nullable=False),
     ]
 )
 """The columns that every ledger has, before the scores."""
@@ -113,6 +115,7 @@ def part(
         pa.array(by_unit(verdicts.image_reasons, verdicts.sample_reasons), pa.string()),
         pa.array(by_unit([errors.get(i) for i in range(images)], [None] * samples), pa.string()),
         pa.array([sample_verdicts[s] for s in unit_samples.tolist()], pa.string()),
+        pa.array(verdicts.geometry.has_text[unit_samples], pa.bool_()),
     ]
     table = pa.Table.from_arrays(base, schema=BASE_SCHEMA)
     for name, score in scores.items():

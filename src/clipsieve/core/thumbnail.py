@@ -23,6 +23,11 @@ def thumbnail(pixels: Pixels, side: int = SIDE) -> PILImage.Image:
 
 def thumbnail_jpeg(pixels: Pixels, side: int = SIDE) -> bytes:
     """The thumbnail as JPEG bytes."""
+    return as_jpeg(thumbnail(pixels, side))
+
+
+def as_jpeg(image: PILImage.Image) -> bytes:
+    """A thumbnail as JPEG bytes."""
     file = io.BytesIO()
-    thumbnail(pixels, side).save(file, "JPEG", quality=80)
+    image.save(file, "JPEG", quality=80)
     return file.getvalue()
