@@ -275,7 +275,7 @@ class RunFolder:
         """The committed part of one shard. Raises ``RunFolderError`` when it is damaged."""
         path = self.part(kind, shard)
         try:
-            return pq.read_table(path, columns=columns)
+            return pq.ParquetFile(path).read(columns, use_threads=False)
         except (OSError, pa.ArrowException) as failure:
             raise RunFolderError(
                 f"{path} is damaged ({_short(failure)}); remove it and run the same command again to redo its shard"

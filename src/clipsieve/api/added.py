@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -40,21 +41,22 @@ def add_columns(folder: RunFolder, name: str, parts: Iterable[tuple[int, pa.Tabl
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def whole_ledger(folder: RunFolder) -> pa.Table:
-    """The ledger in input order, with the columns that were added to it."""
+def whole_ledger(folder: RunFolder, columns: Sequence[str] | None = None) -> pa.Table:
+    """The ledger in input order, with the columns that were added to it; of all, or of ``columns`` those it has."""
     shards = sorted(folder.done("ledger"))
     if not shards:
         raise RunFolderError(f"{folder.path} holds no ledger: nothing has been committed")
-    return pa.concat_tables([ledger_part(folder, shard) for shard in shards])
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return pa.concat_tables(threads.map(lambda shard: ledger_part(folder, shard, columns), shards))
 
 
-def ledger_part(folder: RunFolder, shard: int) -> pa.Table:
-    """The ledger of one shard, with the columns that were added to it."""
-    table = folder.part_table("ledger", shard)
+def ledger_part(folder: RunFolder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The ledger of one shard, with the columns that were added to it; of all, or of ``columns`` those it has."""
+    table = folder.part_table("ledger", shard, columns)
     for place in sorted((folder.path / "added").glob("[!.]*")):
         path = place / f"{shard:05d}.parquet"
         with undamaged(path, f"remove {place} and add its columns again"):
-            added = pq.read_table(path)
+            added = pq.ParquetFile(path).read(columns, use_threads=False)
             for field, column in zip(added.schema, added.columns, strict=True):
                 at = table.schema.get_field_index(field.name)
                 table = table.append_column(field, column) if at < 0 else table.set_column(at, field, column)

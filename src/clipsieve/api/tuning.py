@@ -1,0 +1,117 @@
+"""A finished run's rules, and any others, decided over its whole ledger without the model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clipsieve.api.added import ledger_part, whole_ledger
+from clipsieve.api.runs import Run
+from clipsieve.core.replay import KEPT, REPLAYED, Decision, KeptRatio, Replay
+from clipsieve.errors import RunFolderError
+from clipsieve.plan import Plan, make_plan
+from clipsieve.recipe import Recipe
+from clipsieve.runfolder import RunFolder, undamaged
+
+
+class Tuning:
+    """Decides rules over the ledger of ``run``; its scores are read once, a second or so for a million rows.
+
+    Raises ``RunFolderError`` when the run is not finished, is of an older version, or had filters in Python, which no
+    ledger can replay.
+    """
+
+    def __init__(self, run: Run) -> None:
+        shards = run.shards()
+        if run.executed.get("filters"):
+            names = ", ".join(run.executed["filters"])
+            raise RunFolderError(f"{run.path} was decided by filters in Python too ({names}); they cannot be replayed")
+        folder = RunFolder(run.path)
+        self.schema: pa.Schema = ledger_part(folder, shards[0].number).schema
+        """The columns of the ledger, with those that were added to it."""
+        if missing := set(REPLAYED) - set(self.schema.names):
+            raise RunFolderError(f"{run.path} is of an older version: its ledger has no {min(missing)}; run it again")
+        self.run = run
+        self.replay = Replay(whole_ledger(folder, [*REPLAYED, *self.scores]))
+
+    @cached_property
+    def scores(self) -> list[str]:
+        """The scores of the ledger that rules can name."""
+        scored = [field for field in self.schema if (field.metadata or {}).get(b"unit")]
+        kinds = (pa.types.is_floating, pa.types.is_string, pa.types.is_list)
+        return [field.name for field in scored if any(kind(field.type) for kind in kinds)]
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The run's recipe, which names all scores of its ledger, with their options."""
+        recipe = self.run.recipe
+        options: dict[str, Mapping[str, Any]] = {
+            bound.rule.name: {} for bound in (*self.plan.rules, *self.plan.ranks)
+        } | dict(recipe.scores)
+        if (path := self.run.path / "added" / "label" / "00000.parquet").exists():
+            with undamaged(path):
+                about = json.loads(pq.read_schema(path).metadata[b"label"])
+            options["label"] = {key: value for key, value in about.items() if key != "version"}
+        return recipe.model_copy(update={"scores": options})
+
+    @property
+    def _named(self) -> list[str]:
+        """The scores that the run's own rules name."""
+        return [bound.rule.name for bound in (*self.plan.rules, *self.plan.ranks)]
+
+    @property
+    def plan(self) -> Plan:
+        """The run's own rules, as they were planned."""
+        return self.run.plan
+
+    def planned(self, keep: Sequence[str | Mapping[str, Any]]) -> Plan:
+        """The plan of the run's recipe with the rules ``keep``, as in a recipe, in place of its own.
+
+        Raises ``RuleError`` or ``RecipeError``.
+        """
+        recipe = Recipe.build({**self.recipe.identity(), "keep": list(keep)})
+        return make_plan(recipe, self.run.executed["layout"])
+
+    def decide(self, keep: Sequence[str | Mapping[str, Any]]) -> Decision:
+        """What the rules ``keep`` would do; raises as ``planned`` does."""
+        return self.decided(self.planned(keep))
+
+    @cached_property
+    def own(self) -> Decision:
+        """What the run's own rules did, near duplicates apart."""
+        return self.decided(self.plan)
+
+    def decided(self, plan: Plan) -> Decision:
+        """What the rules of ``plan`` do, up to the search for near duplicates."""
+        return self.replay.decide((*plan.rules, *plan.ranks), self._ratio(plan))
+
+    def _ratio(self, plan: Plan) -> KeptRatio | None:
+        return (
+            None
+            if plan.kept_ratio is None
+            else KeptRatio(name="image_text_ratio", at=plan.kept_ratio_at, words=self._words)
+        )
+
+    @cached_property
+    def _words(self) -> npt.NDArray[np.float64]:
+        """The words of each sample, at least 1, NaN where the ledger does not tell."""
+        replay = self.replay
+        if replay.has("words"):
+            counted: npt.NDArray[np.float64] = replay.column("words").values[replay.starts]
+            return counted.clip(min=1)
+        # The ratio tells: it is the images that its own rules had left, over the words.
+        before = replay.decide(self.plan.rules[: self.plan.kept_ratio_at])
+        left = replay.is_image & (before.out_by == KEPT)
+        images = np.bincount(replay.samples[left], minlength=len(replay.starts))
+        ratio = replay.column("image_text_ratio").values[replay.starts]
+        known = (ratio > 0) & (images > 0)
+        words: npt.NDArray[np.float64] = np.full(len(images), np.nan)
+        words[known] = np.round(images[known] / ratio[known])
+        return words
