@@ -100,7 +100,7 @@ def chance(seed: int) -> tuple[Layout, pa.Table, list[list[Any]], dict[str, Any]
         "scores": {"image_text_ratio": {"count": dice.choice(["source", "kept"])}, "words": {}},
     }
     options["rows_a_shard"] = 99 if layout.kind == "interleaved" else 5
-    return layout, some_rows(layout, dice), [dice.sample(RULES, dice.randrange(1, 5)) for _ in range(2)], options
+    return layout, some_rows(layout, dice), [dice.sample(RULES, dice.randrange(1, 6)) for _ in range(2)], options
 
 
 def planned(rules: list[Any], layout: Layout, options: dict[str, Any]) -> Plan:

@@ -215,6 +215,8 @@ class _State:
 
     def take_out(self, number: int, bound: BoundRule, failing: Mask, unknown: Mask) -> None:
         """Takes out the units of a rule, samples or images, that fail, and those that cannot be judged."""
+        still_in = self.samples_out_by == KEPT if bound.unit == "sample" else self.images
+        failing, unknown = failing & still_in, unknown & still_in
         if bound.unit == "sample":
             self._drop_samples(number, failing)
             self._doubt_samples(bound.rule.name, unknown)
