@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 
 from clipsieve.api.added import ledger_part, whole_ledger
 from clipsieve.api.runs import Run
+from clipsieve.core.decide import BoundRule
 from clipsieve.core.replay import KEPT, REPLAYED, Decision, KeptRatio, Replay
+from clipsieve.core.rules import check_name, parse
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe
+from clipsieve.report.suggest import Suggestion, asked_shares, suggest, wanted
+from clipsieve.report.tuning import Comparison, compare
 from clipsieve.runfolder import RunFolder, undamaged
 
 
@@ -83,6 +87,29 @@ class Tuning:
         """What the rules ``keep`` would do; raises as ``planned`` does."""
         return self.decided(self.planned(keep))
 
+    def compare(self, keep: Sequence[str | Mapping[str, Any]]) -> Comparison:
+        """The rules ``keep`` beside the run's own; raises as ``planned`` does."""
+        return compare(self.replay, self.own, self.decide(keep), lambda rules: self.decide(as_keep(rules)))
+
+    def suggest(self, shares: Sequence[str], keep: Sequence[str | Mapping[str, Any]] | None = None) -> list[Suggestion]:
+        """Thresholds by share: ``30%`` for the score of each rule, ``clip_score=30%`` for one.
+
+        The rules are ``keep``, or the run's own; of a run without any, ``30%`` is for every score. Raises
+        ``RuleError``.
+        """
+        rules = [bound.rule for bound in (self.plan if keep is None else self.planned(keep)).rules]
+        numbers = [name for name in self.scores if pa.types.is_floating(self.schema.field(name).type)]
+        named = [name for name in dict.fromkeys(rule.name for rule in rules) if name in numbers]
+        found = []
+        for name, percent in asked_shares(shares, named or numbers).items():
+            check_name(name, numbers)
+            column = self.replay.column(name)
+            of_samples = self.schema.field(name).metadata[b"unit"] == b"sample"
+            units = self.replay.starts if of_samples else np.flatnonzero(self.replay.is_image)
+            one = column.at(units)
+            found.append(suggest(name, one.values, one.computed, percent, wanted(name, rules)))
+        return found
+
     @cached_property
     def own(self) -> Decision:
         """What the run's own rules did, near duplicates apart."""
@@ -91,6 +118,20 @@ class Tuning:
     def decided(self, plan: Plan) -> Decision:
         """What the rules of ``plan`` do, up to the search for near duplicates."""
         return self.replay.decide((*plan.rules, *plan.ranks), self._ratio(plan))
+
+    def with_suggested(
+        self, suggested: Sequence[Suggestion], keep: Sequence[str | Mapping[str, Any]] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rules ``keep``, or the run's own, with those suggested in place of theirs on the same scores."""
+        plan = self.plan if keep is None else self.planned(keep)
+        new = [rule for one in suggested for rule in parse(one.rule)]
+        names = {rule.name for rule in new}
+        kept = [bound for bound in (*plan.rules, *plan.ranks) if bound.rule.name not in names]
+        return [*as_keep(kept), *({"rule": rule.text} for rule in new)]
+
+    def values(self, name: str) -> npt.NDArray[np.float64]:
+        """A number of each ledger row to sort by, ``(rows,)``, NaN where there is none; see ``Replay.values``."""
+        return self.replay.values(name)
 
     def _ratio(self, plan: Plan) -> KeptRatio | None:
         return (
@@ -115,3 +156,8 @@ class Tuning:
         words: npt.NDArray[np.float64] = np.full(len(images), np.nan)
         words[known] = np.round(images[known] / ratio[known])
         return words
+
+
+def as_keep(rules: Sequence[BoundRule]) -> list[dict[str, Any]]:
+    """Rules as they stand under ``keep`` in a recipe."""
+    return [{"rule": b.rule.text, "drop": b.rule.drop, "missing": b.rule.missing} for b in rules]
