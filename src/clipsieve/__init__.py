@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipsieve import dedup
-    from clipsieve.api import Curated, Run, curate, dedup_run, index_run, label, run, score
+    from clipsieve.api import Curated, Run, add_score, apply_run, curate, dedup_run, index_run, label, run, score
     from clipsieve.core.batch import Batch
     from clipsieve.core.contracts import Filter
     from clipsieve.core.ledger import Counts, Tally
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         FileBytes,
         ImageTextRatio,
         Label,
+        NearestSimilarity,
+        NegClipLoss,
         PairSimilarity,
         PerceptualHash,
         QrCode,
@@ -45,11 +47,14 @@ __all__ = [
     "ContentHash",
     "Counts",
     "Curated",
+    "Exported",
     "FileBytes",
     "Filter",
     "ImageTextRatio",
     "Index",
     "Label",
+    "NearestSimilarity",
+    "NegClipLoss",
     "PairSimilarity",
     "PerceptualHash",
     "QrCode",
@@ -59,9 +64,12 @@ __all__ = [
     "Tally",
     "Words",
     "__version__",
+    "add_score",
+    "apply_run",
     "curate",
     "dedup",
     "dedup_run",
+    "export_run",
     "index_run",
     "label",
     "load_encoder",
@@ -70,21 +78,25 @@ __all__ = [
 ]
 
 _SCORERS = (
-    "Blur", "ClipScore", "ContentHash", "FileBytes", "ImageTextRatio", "Label", "PairSimilarity", "PerceptualHash",
-    "QrCode", "Size", "Words",
+    "Blur", "ClipScore", "ContentHash", "FileBytes", "ImageTextRatio", "Label", "NearestSimilarity", "NegClipLoss",
+    "PairSimilarity", "PerceptualHash", "QrCode", "Size", "Words",
 )  # fmt: skip
 _HOMES = {
     "Batch": "core.batch",
     "ClipsieveError": "errors",
     "Counts": "core.ledger",
     "Curated": "api",
+    "Exported": "api",
     "Filter": "core.contracts",
     "Index": "index",
     "Recipe": "recipe",
     "Run": "api",
     "Tally": "core.ledger",
+    "add_score": "api",
+    "apply_run": "api",
     "curate": "api",
     "dedup_run": "api",
+    "export_run": "api",
     "index_run": "api",
     "label": "api",
     "run": "api",

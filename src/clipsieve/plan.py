@@ -16,14 +16,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from clipsieve.core.contracts import PromptedScorer, Scorer
+from clipsieve.core.contracts import DatasetScorer, PromptedScorer, Scorer
 from clipsieve.core.decide import BoundRule
 from clipsieve.core.embed import Prompt
 from clipsieve.core.layout import LayoutKind
 from clipsieve.core.rules import Rule, check_name, parse
 from clipsieve.errors import RecipeError, RuleError
 from clipsieve.recipe import Dedup, Recipe
-from clipsieve.scorers import COLUMNS
+from clipsieve.scorers import COLUMNS, DATASET_COLUMNS
 from clipsieve.scorers.image_text_ratio import ImageTextRatio
 
 PHASES = ("rows", "bytes", "pixels", "vectors")
@@ -43,11 +43,13 @@ class Plan:
 
     ``rules`` are all local rules in the order they decide: the first ``row_rules`` need only rows, the first
     ``early_rules`` no model. ``kept_ratio`` is the ratio that counts kept images, computed when the first
-    ``kept_ratio_at`` rules have decided. ``ranks`` and ``dedup``, in this order, need the whole data set.
+    ``kept_ratio_at`` rules have decided. ``ranks`` and ``dedup``, in this order, need the whole data set. ``given``
+    are the columns of dataset-wide scores, which an earlier run must have.
     """
 
     recipe: Recipe
     layout: LayoutKind
+    given: tuple[str, ...]
     row_scorers: tuple[Scorer, ...]
     image_stages: tuple[Stage, ...]
     vector_scorers: tuple[Scorer, ...]
@@ -131,15 +133,13 @@ def default_scores(layout: LayoutKind, *, has_texts: bool) -> tuple[str, ...]:
 def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
     """Orders the scorers and rules of ``recipe``. Raises ``RuleError`` or ``RecipeError``."""
     rules = [rule for keep in recipe.keep for rule in parse(keep.rule, drop=keep.drop, missing=keep.missing)]
-    for rule in rules:
-        check_name(rule.name, COLUMNS)
-    for name in recipe.scores:
-        check_name(name, COLUMNS)
+    for name in (*(rule.name for rule in rules), *recipe.scores):
+        check_name(name, (*COLUMNS, *DATASET_COLUMNS))
     dedup = _bind_dedup(recipe.dedup, layout) if recipe.dedup else None
     named = [dedup.column or "", *dedup.preference] if dedup else []
     names = dict.fromkeys([*(rule.name for rule in rules), *recipe.scores, *filter(None, named)])
-    scorers = {name: _make(COLUMNS[name], recipe) for name in names}
-    bound = [_bind(rule, scorers[rule.name], layout) for rule in rules]
+    scorers = {name: _make(COLUMNS[name], recipe) for name in names if name in COLUMNS}
+    bound = [_bind(rule, scorers.get(rule.name) or DATASET_COLUMNS[rule.name], layout) for rule in rules]
     local = [b for b in bound if b.rule.rank is None]
     # One instance a scorer class, also when several of its columns are named.
     distinct = sorted({type(s).__name__: s for s in scorers.values()}.values(), key=_order)
@@ -148,13 +148,16 @@ def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
     listed = [b.rule.name for b in local]
     # Without a rule on it, a kept ratio counts what all rules leave.
     barrier = listed.index("image_text_ratio") if ratio and "image_text_ratio" in listed else len(local)
-    before = sorted(local[:barrier], key=lambda b: _order(scorers[b.rule.name]))
-    after = sorted(local[barrier:], key=lambda b: (b.rule.name != "image_text_ratio", *_order(scorers[b.rule.name])))
+    before = sorted(local[:barrier], key=lambda b: _order(scorers.get(b.rule.name)))
+    after = sorted(
+        local[barrier:], key=lambda b: (b.rule.name != "image_text_ratio", *_order(scorers.get(b.rule.name)))
+    )
     ordered = (*before, *after)
     prompt = {id(b) for b in before} if ratio else {id(b) for b in ordered}
     return Plan(
         recipe=recipe,
         layout=layout,
+        given=tuple(name for name in names if name in DATASET_COLUMNS),
         row_scorers=tuple(s for s in distinct if s.reads == "rows" and s is not ratio),
         image_stages=tuple(
             Stage(
@@ -177,13 +180,15 @@ def make_plan(recipe: Recipe, layout: LayoutKind) -> Plan:
     )
 
 
-def _order(scorer: Scorer) -> tuple[int, float]:
-    return PHASES.index(scorer.reads), scorer.cost
+def _order(scorer: Scorer | None) -> tuple[int, float]:
+    """Cheap before expensive; a score of the whole data set comes last."""
+    return (PHASES.index(scorer.reads), scorer.cost) if scorer else (len(PHASES), 0.0)
 
 
 def _leading(rules: Sequence[BoundRule], scorers: Mapping[str, Scorer], phases: tuple[str, ...]) -> int:
     for place, bound in enumerate(rules):
-        if scorers[bound.rule.name].reads not in phases:
+        scorer = scorers.get(bound.rule.name)
+        if scorer is None or scorer.reads not in phases:
             return place
     return len(rules)
 
@@ -204,7 +209,7 @@ def _make(scorer: type[Scorer], recipe: Recipe) -> Scorer:
         raise RecipeError(f"recipe: scores.{'/'.join(scorer.columns)}: {failure}") from None
 
 
-def _bind(rule: Rule, scorer: Scorer, layout: LayoutKind) -> BoundRule:
+def _bind(rule: Rule, scorer: Scorer | type[DatasetScorer], layout: LayoutKind) -> BoundRule:
     _check_kind(rule, scorer)
     _check_choices(rule, scorer)
     if scorer.unit == "pair" and rule.quantifier is None:
@@ -235,7 +240,7 @@ def _bind_dedup(dedup: Dedup, layout: LayoutKind) -> BoundDedup:
     )
 
 
-def _check_kind(rule: Rule, scorer: Scorer) -> None:
+def _check_kind(rule: Rule, scorer: Scorer | type[DatasetScorer]) -> None:
     """Raises ``RuleError`` for a number held against texts, a text against numbers, or what nothing can pass."""
     bounds = [test.bound for test in rule.tests]
     numeric = not pa.types.is_string(scorer.columns[rule.name])
@@ -251,7 +256,7 @@ def _check_kind(rule: Rule, scorer: Scorer) -> None:
         raise RuleError(f"rule {rule.text!r}: nothing is both above {low[0]:g} and below {high[0]:g}")
 
 
-def _check_choices(rule: Rule, scorer: Scorer) -> None:
+def _check_choices(rule: Rule, scorer: Scorer | type[DatasetScorer]) -> None:
     """Raises ``RuleError`` for a text that the score never is, with the nearest that it can be."""
     if not isinstance(scorer, PromptedScorer) or rule.name not in scorer.choices:
         return

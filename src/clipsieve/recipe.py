@@ -265,6 +265,19 @@ class Recipe(_Strict):
         """Reads a YAML recipe; relative paths in it are relative to the working directory, as on the command line."""
         return cls.build(load_yaml(path))
 
+    def altered(self, write: Any = None, **changes: Any) -> Recipe:
+        """This recipe with ``changes``, for another run folder.
+
+        What ``write`` does not say of the output, its format, scores and size of files, is as it was; its place cannot
+        be. Raises ``RecipeError``.
+        """
+        recipe = Recipe.build({**self.identity(), "write": write or self.write, **changes})
+        if self.write is None or recipe.write is None or isinstance(write, (Write, Mapping)):
+            return recipe
+        kept = self.write.model_dump(include={"scores", "samples_per_shard", "embed"})
+        output = recipe.write.model_copy(update=kept if write else {**kept, "path": None})
+        return recipe.model_copy(update={"write": output})
+
     def identity(self) -> dict[str, Any]:
         """What makes this curation this one, as plain values for YAML."""
         values = self.model_dump(mode="json", exclude={"device", "batch_size", "workers"})

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clipsieve.dedup import Duplicates, clusters, methods, search, semantic, sketch, threads
+from clipsieve.core import threads
+from clipsieve.dedup import Duplicates, clusters, methods, search, semantic, sketch
 from clipsieve.dedup.vectors import gap_limit
 from tests.dedup.reference import Case, cases, expected, integer_gaps
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from clipsieve.core.ledger import Counts, Tally
 from clipsieve.plan import make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.report.numbers import close_calls, distributions, funnel, harsh_rules
+from clipsieve.report.numbers import close_calls, distributions, error_kinds, funnel, harsh_rules
+from tests.report import ledgers
 
 COUNTS = Counts(images=Tally(kept=3, dropped=6, failed=1), dropped_by={"blur >= 100": 5}, errors={"empty: 0 bytes": 1})
 
@@ -66,3 +67,16 @@ def test_close_calls_are_model_scores_at_a_threshold() -> None:
         )
         == 2
     )
+
+
+def test_a_histogram_lies_between_the_outer_percentiles() -> None:
+    (blur,) = distributions(ledger(blur=pa.array([0.0, 1.0, 2.0, 3.0, 4.0])))
+    assert (blur.edges[0], blur.edges[-1]) == (blur.percentiles[1], blur.percentiles[99])
+    assert blur.heights.sum() == 3
+
+
+def test_errors_are_told_by_kind_with_examples_of_different_ones_first() -> None:
+    errors = ["undecodable: broken", "undecodable: broken", "missing: no such file", "undecodable: no frame", None]
+    table = ledgers.ledger(["failed"] * 4 + [None], error=errors)
+    kinds = [(one.kind, one.images, [name for name, _ in one.examples]) for one in error_kinds(table, 2)]
+    assert kinds == [("undecodable", 3, ["0.png", "3.png"]), ("missing", 1, ["2.png"])]

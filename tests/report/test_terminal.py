@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from clipsieve.report.facts import duration
 from clipsieve.report.terminal import duplicates_line
 
 ABOUT: dict[str, Any] = {
@@ -36,3 +37,11 @@ ABOUT: dict[str, Any] = {
 )
 def test_how_near_duplicates_were_sought_is_one_line(changed: dict[str, Any], line: str) -> None:
     assert duplicates_line({**ABOUT, **changed}) == f"dedup   {line}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.042, "0.04 s"), (59.94, "59.9 s"), (60, "1 min 0 s"), (3599, "59 min 59 s"), (7260, "2 h 1 min")],
+)
+def test_times_are_told_as_people_say_them(seconds: float, told: str) -> None:
+    assert duration(seconds) == told

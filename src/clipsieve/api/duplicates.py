@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,10 @@ from clipsieve.api.runs import Run, limited, open_source
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Scorer, Shard
 from clipsieve.core.ledger import whole_images
+from clipsieve.engines.reread import no_longer
 from clipsieve.engines.select import Selector
-from clipsieve.engines.staging import no_longer
 from clipsieve.errors import RecipeError, RunFolderError
 from clipsieve.plan import Plan, make_plan
-from clipsieve.recipe import Recipe, Write
 from clipsieve.runfolder import Kind, RunFolder, atomic, write_table
 
 
@@ -49,14 +48,7 @@ def dedup_run(
     out = Path(f"{old.path}-dedup" if out is None else out)
     progress = progress or Silent()
     began = time.monotonic()
-    before = old.recipe
-    recipe = Recipe.build({**before.identity(), "dedup": dedup, "write": write or before.write})
-    if before.write is not None and recipe.write is not None and not isinstance(write, (Write, Mapping)):
-        # What is not said is as it was: the scores in the output, the size of its files. Its place cannot be.
-        kept = before.write.model_dump(include={"scores", "samples_per_shard", "embed"})
-        recipe = recipe.model_copy(
-            update={"write": recipe.write.model_copy(update=kept if write else {**kept, "path": None})}
-        )
+    recipe = old.recipe.altered(write, dedup=dedup)
     if old.executed.get("filters") and old.executed["layout"] == "interleaved":
         raise RunFolderError(f"{old.path} lost rows to filters in Python, which its source still has; dedup its output")
     if out.resolve() == old.path.resolve():

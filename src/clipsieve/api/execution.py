@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from clipsieve.core.ledger import Counts
 from clipsieve.engines.commit import Committer, Output, output_name
 from clipsieve.engines.duplicates import Earlier
 from clipsieve.engines.local import LocalEngine
+from clipsieve.engines.prior import Prior
 from clipsieve.engines.select import Selector
 from clipsieve.errors import CountsError, OutputError, RecipeError
 from clipsieve.plan import Plan, default_scores, make_plan
@@ -83,12 +85,31 @@ def load_encoder(recipe: Recipe) -> Encoder:
     return encoders.load(recipe.model, revision=recipe.revision, device=recipe.device, precision=recipe.precision)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """An earlier run over the same source, whose scores are taken over: ``prior`` gives what it found of a shard.
+
+    ``encoder`` is the model for what it left out, None where nothing that needs one was; ``fingerprint`` is that of
+    its own.
+    """
+
+    path: Path
+    prior: Callable[[int], Prior]
+    encoder: Encoder | None
+    fingerprint: str | None
+
+
 def execute(
-    recipe: Recipe, out: Path, progress: Progress, filters: Sequence[Filter] = (), encoder: Encoder | None = None
+    recipe: Recipe,
+    out: Path,
+    progress: Progress,
+    filters: Sequence[Filter] = (),
+    encoder: Encoder | None = None,
+    known: Known | None = None,
 ) -> Run:
     """Runs ``recipe``, and then ``filters``, into the run folder ``out``.
 
-    ``encoder`` is the recipe's model, where it is loaded already.
+    ``encoder`` is the recipe's model, where it is loaded already. Of what is ``known`` nothing is computed again.
     """
     began = time.monotonic()
     reader = open_source(recipe)
@@ -102,12 +123,21 @@ def execute(
         raise RecipeError(
             "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
         )
-    model = (encoder or load_encoder(recipe)) if plan.needs_encoder else None
+    if plan.given and known is None:
+        raise RecipeError(
+            f"{plan.given[0]} is a score of the whole data set: run without it, keep the vectors (--vectors), then "
+            f"`clipsieve add-score RUN {plan.given[0]}`, `clipsieve tune RUN` and `clipsieve apply RUN`"
+        )
+    model = known.encoder if known else encoder
+    if model is None and known is None and plan.needs_encoder:
+        model = load_encoder(recipe)
     if model is not None:
         check_prompts(model, plan.prompts)
     here = versions()
-    fingerprint = model.fingerprint if model else None
+    fingerprint = known.fingerprint if known else model.fingerprint if model else None
     executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
+    if known is not None:
+        executed["scores_of"] = str(known.path)
     if filters:
         executed["filters"] = [one.name for one in filters]
     if not (out / "summary.json").exists():
@@ -117,7 +147,11 @@ def execute(
             if (now := here.get(name)) != version:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
         source = limited(reader, recipe)
-        shards = folder.shards(reader.files(), None if folder.has_shards() else source.shards())
+        if known is not None:
+            found: Sequence[Shard] | None = RunFolder(known.path).shards(reader.files(), None)
+        else:
+            found = None if folder.has_shards() else source.shards()
+        shards = folder.shards(reader.files(), found)
         committer = committer_of(plan, folder, fingerprint, filters)
         engine = LocalEngine(
             plan=plan,
@@ -127,6 +161,7 @@ def execute(
             workers=recipe.workers,
             batch_size=recipe.batch_size,
             progress=lambda images, counts: progress.advance(images, counts is not None),
+            prior=known.prior if known else None,
         )
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))

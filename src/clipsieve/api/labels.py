@@ -83,7 +83,7 @@ def label(
         shards = sorted(folder.done("ledger"))
         run.vectors(shards[0])  # or says how to get some
         _check_decided(run)
-        encoder = _encoder_of(run, model, device)
+        encoder = encoder_of(run, model, device)
         check_prompts(encoder, scorer.prompts)
         prompts = embed_prompts(encoder, scorer.prompts, batch_size)
         progress.say(f"labelling the images of {run.path} by their vectors")
@@ -163,7 +163,7 @@ def _check_decided(run: Run) -> None:
         )
 
 
-def _encoder_of(run: Run, model: str | None, device: str) -> Encoder:
+def encoder_of(run: Run, model: str | None = None, device: str = "auto") -> Encoder:
     """The model that embedded the run, by its fingerprint. Raises ``RunFolderError`` for another one."""
     then = str(run.executed["encoder"])
     recipe = run.recipe

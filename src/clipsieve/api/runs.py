@@ -27,6 +27,7 @@ from clipsieve.readers.limit import FirstSamples
 from clipsieve.readers.source import OpenedSource
 from clipsieve.recipe import Recipe
 from clipsieve.report import terminal
+from clipsieve.report.facts import Facts
 from clipsieve.runfolder import RunFolder, undamaged
 
 
@@ -135,8 +136,32 @@ class Run:
         return None if about is None else dict(json.loads(about))
 
     def show(self) -> None:
-        """Prints the funnel, each score's percentiles with a small histogram, and the most common errors."""
-        terminal.show(Console(highlight=False), self.counts, self.plan, self.steps, self.ledger, self.duplicates)
+        """Prints the funnel, each score's percentiles with a small histogram, labels, errors, and how it was made."""
+        terminal.show(Console(highlight=False), self.facts)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Writes the report, one HTML file that needs no network, to ``path`` (``RUN/report.html``); gives its path."""
+        from clipsieve.api.report import write_report
+
+        return write_report(self, path).path
+
+    @cached_property
+    def facts(self) -> Facts:
+        """All that a report tells of the run; of an unfinished one, of what is committed."""
+        folder = RunFolder(self.path)
+        return Facts(
+            name=str(self.path),
+            ledger=self.ledger,
+            counts=self.counts,
+            plan=self.plan,
+            steps=self.steps,
+            duplicates=self.duplicates,
+            executed=self.executed,
+            summary=self.summary,
+            output=str(self.output) if self.output else None,
+            done=len(folder.done("ledger")),
+            shards=len(folder.stored_shards()),
+        )
 
     @property
     def output(self) -> Path | None:

@@ -23,6 +23,7 @@ from clipsieve.recipe import Recipe
 from clipsieve.report.suggest import Suggestion, asked_shares, suggest, wanted
 from clipsieve.report.tuning import Comparison, compare
 from clipsieve.runfolder import RunFolder, undamaged
+from clipsieve.scorers import DATASET_COLUMNS
 
 
 class Tuning:
@@ -56,19 +57,14 @@ class Tuning:
     def recipe(self) -> Recipe:
         """The run's recipe, which names all scores of its ledger, with their options."""
         recipe = self.run.recipe
-        options: dict[str, Mapping[str, Any]] = {
-            bound.rule.name: {} for bound in (*self.plan.rules, *self.plan.ranks)
-        } | dict(recipe.scores)
+        named = [bound.rule.name for bound in (*self.plan.rules, *self.plan.ranks)]
+        named += [name for name in DATASET_COLUMNS if name in self.schema.names]
+        options: dict[str, Mapping[str, Any]] = {name: {} for name in named} | dict(recipe.scores)
         if (path := self.run.path / "added" / "label" / "00000.parquet").exists():
             with undamaged(path):
                 about = json.loads(pq.read_schema(path).metadata[b"label"])
             options["label"] = {key: value for key, value in about.items() if key != "version"}
         return recipe.model_copy(update={"scores": options})
-
-    @property
-    def _named(self) -> list[str]:
-        """The scores that the run's own rules name."""
-        return [bound.rule.name for bound in (*self.plan.rules, *self.plan.ranks)]
 
     @property
     def plan(self) -> Plan:
@@ -80,8 +76,7 @@ class Tuning:
 
         Raises ``RuleError`` or ``RecipeError``.
         """
-        recipe = Recipe.build({**self.recipe.identity(), "keep": list(keep)})
-        return make_plan(recipe, self.run.executed["layout"])
+        return make_plan(self.recipe.altered(keep=list(keep)), self.run.executed["layout"])
 
     def decide(self, keep: Sequence[str | Mapping[str, Any]]) -> Decision:
         """What the rules ``keep`` would do; raises as ``planned`` does."""

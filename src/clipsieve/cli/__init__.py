@@ -12,7 +12,24 @@ from typing import NoReturn
 
 import typer
 
-from clipsieve.cli import dedup, demo, doctor, index, label, plan, run, score, search, show
+from clipsieve.cli import (
+    add_score,
+    apply,
+    dedup,
+    demo,
+    doctor,
+    export,
+    index,
+    label,
+    plan,
+    report,
+    run,
+    score,
+    search,
+    show,
+    tune,
+    view,
+)
 from clipsieve.core.text import printable
 from clipsieve.errors import ClipsieveError
 
@@ -46,12 +63,18 @@ def _main(
 
 app.command("run")(run.run)
 app.command("score")(score.score)
-app.command("dedup")(dedup.dedup)
-app.command("label")(label.label)
-app.command("index")(index.index)
-app.command("search")(search.search)
 app.command("plan")(plan.plan)
 app.command("show")(show.show)
+app.command("report")(report.report)
+app.command("view")(view.view)
+app.command("tune")(tune.tune)
+app.command("apply")(apply.apply)
+app.command("dedup")(dedup.dedup)
+app.command("label")(label.label)
+app.command("add-score")(add_score.add_score)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("export")(export.export)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

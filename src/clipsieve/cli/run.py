@@ -35,6 +35,7 @@ def run(
     text: o.Text = None,
     id: o.Id = None,
     root: o.Root = None,
+    report: Annotated[bool, typer.Option("--report", help="Write RUN/report.html, too.")] = False,
     device: o.Device = "auto",
     batch_size: o.BatchSize = None,
     workers: o.Workers = None,
@@ -48,6 +49,7 @@ def run(
     """
     from clipsieve import api
     from clipsieve.cli.terminal import Shown, finish
+    from clipsieve.cli.terminal import out as terminal
     from clipsieve.dropin.data_juicer import recipe_values
     from clipsieve.errors import RecipeError
     from clipsieve.recipe import Recipe, with_scores
@@ -70,4 +72,7 @@ def run(
     values["device"] = device if device != "auto" else values.get("device", "auto")
     with progress:
         done = api.execute(Recipe.build(values), out, progress)
+    written = done.report() if report else None
     finish(done, as_json=json, quiet=quiet)
+    if written and not (json or quiet):
+        terminal.print(f"report  {written}", markup=False)

@@ -14,7 +14,7 @@ def show(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
     json: o.Json = False,
 ) -> None:
-    """Show a run: the funnel, percentiles and a histogram of each score, the most common errors."""
+    """Show a run: the funnel, percentiles and a histogram of each score, labels, errors, and how it was made."""
     from clipsieve.api import Run
     from clipsieve.cli import terminal
 

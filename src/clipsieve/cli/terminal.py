@@ -85,7 +85,7 @@ class Shown:
                 self._bar.update(self._task, completed=done)
         elif (now := time.monotonic()) - self._spoke >= EVERY:
             self._spoke = now
-            err.print(f"near duplicates: {100 * done / max(total, 1):.0f}% compared", markup=False)
+            err.print(f"comparing: {100 * done / max(total, 1):.0f}% done", markup=False)
 
     def advance(self, images: int, shard_done: bool) -> None:
         """Counts images and shards; speaks when it is time."""

@@ -6,7 +6,7 @@ or by a user's own class. Arrays are NumPy or Arrow; their shapes are given with
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -27,6 +27,7 @@ Vectors: TypeAlias = npt.NDArray[np.float32]
 
 Unit: TypeAlias = Literal["image", "pair", "sample"]
 Needs: TypeAlias = Literal["rows", "bytes", "pixels", "vectors"]
+VectorsOf: TypeAlias = Literal["image", "text"]
 
 LINE = "__line__"
 """Hidden column: the source's own text of a row (JSON lines), so that it can be written back unchanged."""
@@ -165,6 +166,28 @@ class PromptedScorer(Scorer, Protocol):
     @property
     def choices(self) -> Mapping[str, Sequence[str]]:
         """For each text column all that it can say; a rule that asks for anything else is refused."""
+        ...
+
+
+@runtime_checkable
+class DatasetScorer(Protocol):
+    """Turns the vectors of a whole data set into columns, one value an image; NaN where it cannot be scored.
+
+    ``reads`` says whose vectors it needs, of the images, or of each image's best-matching text too.
+    """
+
+    columns: ClassVar[Mapping[str, pa.DataType]]
+    unit: ClassVar[Unit]
+    reads: ClassVar[tuple[VectorsOf, ...]]
+    why_missing: ClassVar[str]
+
+    def score(
+        self, vectors: Sequence[Vectors], progress: Callable[[int, int], None] | None = None
+    ) -> Mapping[str, pa.Array]:
+        """``vectors`` are those that it ``reads``, in that order and row for row; they may be memory-mapped.
+
+        ``progress`` is called with the steps that are done and their total.
+        """
         ...
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.core.threads import in_threads
 from clipsieve.dedup.result import Numbers
-from clipsieve.dedup.threads import in_threads
 from clipsieve.dedup.vectors import ROWS, Floats
 
 SIZE = 512

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from clipsieve.core.threads import in_threads
 from clipsieve.dedup.clusters import clusters
 from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.result import Numbers, Progress
 from clipsieve.dedup.search import BLOCK, STRIP, Search, blocks
 from clipsieve.dedup.sketch import sketch
-from clipsieve.dedup.threads import in_threads
 from clipsieve.dedup.vectors import DECIMALS, Floats, UnitVectors
 
 SMALL = 8192

@@ -11,9 +11,9 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.core.threads import in_threads, single_blas
 from clipsieve.dedup.result import Duplicates, Numbers
 from clipsieve.dedup.semantic import semantic
-from clipsieve.dedup.threads import in_threads, single_blas
 from clipsieve.dedup.vectors import DECIMALS, ROWS, Doubles, UnitVectors, gap_limit
 
 BLOCK = 256

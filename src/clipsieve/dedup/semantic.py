@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.core.threads import single_blas
 from clipsieve.dedup import methods
 from clipsieve.dedup.classes import Classes
 from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.preference import Preference
 from clipsieve.dedup.removal import check_links, decide
 from clipsieve.dedup.result import Duplicates, Links, Progress
-from clipsieve.dedup.threads import single_blas
 from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
 
 EXACT_PAIRS = 500_000**2 // 2

@@ -70,13 +70,16 @@ class StoredBytes(LazyBytes):
     keys: Sequence[tuple[int, int]]
     sources: Sequence[ImageSource]
     """The images themselves, for those whose bytes are in the rows."""
+    reread: LazyBytes | None = None
+    """The same images from the source again, for those that an earlier run had fetched and this one had no need to."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, index: int) -> bytes | None:
-        """From the row, else from the store."""
-        return self.sources[index].inline or self.store.get(self.keys[index])
+        """From the row, else from the store, else from the source again."""
+        found = self.sources[index].inline or self.store.get(self.keys[index])
+        return found if found or self.reread is None else self.reread[index]
 
 
 class FileBytes(LazyBytes):

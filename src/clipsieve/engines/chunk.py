@@ -21,8 +21,12 @@ from clipsieve.core.decide import BoundRule, Geometry, Unit, Verdicts, decide
 from clipsieve.core.decode import has_known_format
 from clipsieve.core.embed import Prompts, TextVectors
 from clipsieve.core.layout import Mask, has_text_rows, kept_rows
+from clipsieve.core.lazy import LazyBytes
 from clipsieve.core.ledger import Score
+from clipsieve.core.similarity import best_texts
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
+from clipsieve.engines.prior import Prior
+from clipsieve.engines.reread import SourceBytes, no_longer
 from clipsieve.errors import CountsError, UsageError
 from clipsieve.plan import Plan
 
@@ -65,7 +69,17 @@ class ImageWork:
 class Chunk:
     """Some whole samples of a shard on their way to a ledger part and the rows that stay."""
 
-    def __init__(self, plan: Plan, batch: Batch, *, shard: int, number: int, first_row: int, first_sample: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        batch: Batch,
+        *,
+        shard: int,
+        number: int,
+        first_row: int,
+        first_sample: int,
+        prior: Prior | None = None,
+    ) -> None:
         self.plan = plan
         self.batch = batch
         self.shard = shard
@@ -79,7 +93,18 @@ class Chunk:
             units = self._units(scorer.unit)
             for name, type in scorer.columns.items():
                 self.scores[name] = Score.empty(scorer.unit, type, units)
+        for given in plan.given:
+            self.scores[given] = Score.empty("image", pa.float64(), batch.images)
         self._open: Mask = np.ones(batch.images, dtype=bool)
+        self.prior = prior
+        if prior is not None:
+            prior.check(batch)
+            self.errors |= prior.errors
+            for name, score in self.scores.items():
+                prior.give(name, score)
+                if score.unit != "sample":  # of what failed there is nothing to compute
+                    of_units = batch.pairs if score.unit == "pair" else np.arange(batch.images)[:, None]
+                    score.computed[np.isin(of_units, list(prior.errors)).any(axis=1)] = True
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -98,6 +123,8 @@ class Chunk:
 
         Safe to call from several threads for different images.
         """
+        if self.prior is not None:
+            return self._score_missing(image, encoder)
         one = self.batch.one_image(image)
         data = one.bytes[0]
         needs_pixels = self._open[image] and (encoder is not None or self._reads_pixels)
@@ -121,12 +148,52 @@ class Chunk:
         prepared = encoder.prepare(rgb) if encoder is not None and rgb is not None else None
         return ImageWork(data=_fetched(one, data), prepared=prepared)
 
+    def _score_missing(self, image: int, encoder: Encoder | None) -> ImageWork:
+        """Computes what an earlier run left out of one image; one that has all its scores is not read."""
+        if image in self.errors:
+            return ImageWork(error=self.errors[image])
+        if not self._open[image]:
+            return ImageWork()
+        one = self.batch.one_image(image)
+        for stage in self.plan.image_stages:
+            if not all(self.scores[name].computed[image] for name in stage.scorer.columns):
+                self._put(stage.scorer.score(one), np.array([image]))
+                self._check_readable(one)
+            if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
+                return ImageWork()
+        if encoder is None or not self._lacks_vector[image]:
+            return ImageWork()
+        rgb = one.pixels[0]
+        self._check_readable(one)
+        return ImageWork(prepared=None if rgb is None else encoder.prepare(rgb))
+
+    def _check_readable(self, one: Batch) -> None:
+        """Raises ``SourceError`` when an image that an earlier run has scored cannot be read any more."""
+        if one.errors:
+            raise no_longer(one.parts.images[0], one.errors[0])
+
+    @cached_property
+    def _lacks_score(self) -> Mask:
+        """Which images have no value yet of a score that needs vectors."""
+        lacking = np.zeros(self.batch.images, dtype=bool)
+        for scorer in self.plan.vector_scorers:
+            for name in scorer.columns:
+                missing = ~self.scores[name].computed
+                lacking[self.batch.pairs[missing].ravel() if scorer.unit == "pair" else missing] = True
+        return lacking
+
+    @cached_property
+    def _lacks_vector(self) -> Mask:
+        """Which images must be encoded, for a score or to keep their vectors, and were not."""
+        lacking: Mask = self._lacks_score | self.plan.keeps_vectors
+        return lacking if self.known_vectors is None else lacking & np.isnan(self.known_vectors).any(axis=1)
+
     def _failed(self, one: Batch, data: bytes | None) -> ImageWork:
         # A path in the data may lead to any file of this machine: only what is an image, if a broken one, is copied.
         kept = self.plan.recipe.on_error == "keep" and data is not None and has_known_format(data)
         return ImageWork(data=_fetched(one, data) if kept else None, error=one.errors[0])
 
-    def accept(self, work: Sequence[ImageWork]) -> dict[int, Pixels]:
+    def accept(self, work: Sequence[ImageWork], encoder: Encoder | None) -> dict[int, Pixels]:
         """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
         self.errors |= {image: done.error for image, done in enumerate(work) if done.error is not None}
         surplus = self.batch.parts.surplus_images
@@ -142,6 +209,8 @@ class Chunk:
         wanted = np.ones(self.batch.images, dtype=bool)
         if not self.plan.recipe.score_all:
             wanted = self._settle(self.plan.early_rules).images
+        if self.known_vectors is not None and encoder is not None:
+            self.encoded = wanted & self._lacks_score & ~np.isnan(self.known_vectors).any(axis=1)
         return {image: done.prepared for image, done in enumerate(work) if wanted[image] and done.prepared is not None}
 
     def texts(self) -> tuple[list[str], npt.NDArray[np.int64]]:
@@ -162,8 +231,29 @@ class Chunk:
         scored = self.encoded.copy()
         scored[list(self.errors)] = True
         for scorer in self.plan.vector_scorers:
-            units = scored[self.batch.pairs].all(axis=1) if scorer.unit == "pair" else scored
-            self._put(scorer.score(self.batch), np.flatnonzero(units), among=True)
+            ready = scored[self.batch.pairs].all(axis=1) if scorer.unit == "pair" else scored
+            units = np.flatnonzero(ready & ~self.scores[next(iter(scorer.columns))].computed)
+            if len(units):
+                self._put(scorer.score(self.batch), units, among=True)
+
+    @property
+    def known_vectors(self) -> Vectors | None:
+        """The image vectors of an earlier run, ``(images, dim)``, NaN where it has none."""
+        return None if self.prior is None else self.prior.image_vectors
+
+    def best_text_vectors(self) -> Vectors:
+        """The vector of each image's best-matching text, ``(images, dim)``, NaN where there is none."""
+        known = None if self.prior is None else self.prior.best_text_vectors
+        if known is None:
+            known = np.full((self.batch.images, self.batch.image_vectors.shape[1]), np.nan, dtype=np.float32)
+        if not self.encoded.any():
+            return known
+        found = self.batch.text_vectors
+        _, best = best_texts(self.batch.image_vectors, self.batch.parts.image_samples, found)
+        told = self.encoded & (best >= 0)
+        vectors = np.array(known)
+        vectors[told] = found.vectors[best[told]]
+        return vectors
 
     def finish(self, filters: Sequence[Filter], store: ByteStore) -> tuple[Verdicts, pa.Table]:
         """The verdicts by all local rules and then by ``filters``, and the ledger rows."""
@@ -184,8 +274,14 @@ class Chunk:
     def kept(self, verdicts: Verdicts, store: ByteStore) -> Batch:
         """What stays, with the bytes that were fetched on the way."""
         kept = self.batch.kept(verdicts.images, verdicts.samples)
-        kept.bytes = StoredBytes(store=store, keys=self.keys(verdicts), sources=kept.parts.images)
+        kept.bytes = StoredBytes(
+            store=store, keys=self.keys(verdicts), sources=kept.parts.images, reread=self.reread(kept)
+        )
         return kept
+
+    def reread(self, kept: Batch) -> LazyBytes | None:
+        """The bytes of what stays from the source again, where an earlier run had fetched them."""
+        return None if self.prior is None else SourceBytes(kept.parts.images, kept.errors)
 
     def keys(self, verdicts: Verdicts) -> list[tuple[int, int]]:
         """Under which the bytes of the images that stay are stored."""
@@ -280,10 +376,10 @@ def _fetched(one: Batch, data: bytes | None) -> bytes | None:
     return data if one.parts.images[0].data is None else None
 
 
-def chunks(plan: Plan, shard: int, batch: Batch) -> Iterator[Chunk]:
+def chunks(plan: Plan, shard: int, batch: Batch, prior: Prior | None = None) -> Iterator[Chunk]:
     """Cuts a shard's batch into chunks of whole samples, each of few images or of one large sample.
 
-    There is always at least one, if only an empty one.
+    There is always at least one, if only an empty one. ``prior`` is what an earlier run found of the shard.
     """
     images = MODEL_CHUNK_IMAGES if plan.needs_encoder else CHUNK_IMAGES
     ends = np.searchsorted(batch.parts.image_samples, np.arange(batch.samples), side="right")
@@ -300,5 +396,6 @@ def chunks(plan: Plan, shard: int, batch: Batch) -> Iterator[Chunk]:
             number=number,
             first_row=int(batch.parts.sample_rows[start]) if batch.samples else 0,
             first_sample=start,
+            prior=None if prior is None else prior.of_samples(start, stop),
         )
         start, number = stop, number + 1

@@ -21,7 +21,6 @@ from clipsieve.core.contracts import Filter, Shard, Vectors, Writer
 from clipsieve.core.decide import Verdicts
 from clipsieve.core.layout import Layout, add_scores, embedded
 from clipsieve.core.ledger import Counts, count
-from clipsieve.core.similarity import best_texts
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
 from clipsieve.engines.chunk import Chunk
 from clipsieve.engines.staging import stage
@@ -51,7 +50,8 @@ class ScoredShard:
         pieces = list(zip(self.chunks, verdicts, strict=True))
         kept = Batch.concat([chunk.kept(decided, self.store) for chunk, decided in pieces])
         keys = [key for chunk, decided in pieces for key in chunk.keys(decided)]
-        kept.bytes = StoredBytes(store=self.store, keys=keys, sources=kept.parts.images)
+        reread = self.chunks[0].reread(kept)
+        kept.bytes = StoredBytes(store=self.store, keys=keys, sources=kept.parts.images, reread=reread)
         return kept
 
     def image_vectors(self, ledger: pa.Table) -> Vectors:
@@ -60,15 +60,7 @@ class ScoredShard:
 
     def best_text_vectors(self, ledger: pa.Table) -> Vectors:
         """The vector of the best-matching text of each image, in the same places."""
-        return _placed([_best_texts(chunk.batch) for chunk in self.chunks], ledger)
-
-
-def _best_texts(batch: Batch) -> Vectors:
-    found = batch.text_vectors
-    _, best = best_texts(batch.image_vectors, batch.parts.image_samples, found)
-    nothing = np.full((1, batch.image_vectors.shape[1]), np.nan, dtype=np.float32)
-    vectors: Vectors = np.concatenate([found.vectors, nothing])[best]
-    return vectors
+        return _placed([chunk.best_text_vectors() for chunk in self.chunks], ledger)
 
 
 def _placed(vectors: Sequence[Vectors], ledger: pa.Table) -> Vectors:

@@ -29,6 +29,7 @@ from clipsieve.engines.commit import ScoredShard, Sink
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Encoder, Pixels, Reader, Shard, Vectors
+    from clipsieve.engines.prior import Prior
     from clipsieve.plan import Plan
 
 T = TypeVar("T")
@@ -60,7 +61,9 @@ class LocalEngine:
         workers: int | None = None,
         batch_size: int,
         progress: Callable[[int, Counts | None], None],
+        prior: Callable[[int], Prior] | None = None,
     ) -> None:
+        """``prior`` gives, for the number of a shard, what an earlier run found of it: only what lacks is computed."""
         self.plan = plan
         self.reader = reader
         self.encoder = encoder
@@ -68,6 +71,7 @@ class LocalEngine:
         self.workers = workers or os.cpu_count() or 1
         self.batch_size = batch_size
         self.progress = progress
+        self.prior = prior
         self._stopping = threading.Event()
 
     def run(self, shards: Iterable[Shard]) -> None:
@@ -80,8 +84,7 @@ class LocalEngine:
             commit: Future[Counts] | None = None
             waiting: list[tuple[Vectors, int, Pixels]] = []
             for work, chunk, inputs, last in ready:
-                dim = self.encoder.dim if self.encoder else 0
-                vectors: Vectors = np.full((chunk.batch.images, dim), np.nan, dtype=np.float32)
+                vectors = self._known_vectors(chunk)
                 work.chunks.append(chunk)
                 work.vectors.append(vectors)
                 chunk.encoded[list(inputs)] = True
@@ -116,7 +119,8 @@ class LocalEngine:
         ):
             for shard, batch in batches:
                 work = _ShardInWork(shard=shard, store=ByteStore(self.sink.scratch))
-                for chunk, last in _with_last(chunks(self.plan, shard.number, batch)):
+                prior = None if self.prior is None else self.prior(shard.number)
+                for chunk, last in _with_last(chunks(self.plan, shard.number, batch, prior)):
                     chunk.score_rows()
                     futures = [
                         pool.submit(self._score_image, work, chunk, image) for image in range(chunk.batch.images)
@@ -126,6 +130,12 @@ class LocalEngine:
                         yield self._accepted(*ahead.popleft())
             while ahead:
                 yield self._accepted(*ahead.popleft())
+
+    def _known_vectors(self, chunk: Chunk) -> Vectors:
+        """The vectors that an earlier run has of the images of a chunk, NaN for those to come, ``(images, dim)``."""
+        if chunk.known_vectors is not None:
+            return np.array(chunk.known_vectors)
+        return np.full((chunk.batch.images, self.encoder.dim if self.encoder else 0), np.nan, dtype=np.float32)
 
     def _score_image(self, work: _ShardInWork, chunk: Chunk, image: int) -> ImageWork:
         if self._stopping.is_set():
@@ -139,7 +149,7 @@ class LocalEngine:
     def _accepted(
         self, work: _ShardInWork, chunk: Chunk, futures: Sequence[Future[ImageWork]], last: bool
     ) -> tuple[_ShardInWork, Chunk, dict[int, Pixels], bool]:
-        return work, chunk, chunk.accept([future.result() for future in futures]), last
+        return work, chunk, chunk.accept([future.result() for future in futures], self.encoder), last
 
     def _batches(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Batch]]:
         for shard in shards:

@@ -6,9 +6,8 @@ Where they are not there (any more), the second pass takes both from the source 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +16,9 @@ import pyarrow.parquet as pq
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Rows
-from clipsieve.core.decode import has_known_format
-from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask
-from clipsieve.core.lazy import LazyBytes
 from clipsieve.engines.bytestore import FileBytes
-from clipsieve.errors import ImageError, SourceError
+from clipsieve.engines.reread import SourceBytes
 from clipsieve.runfolder import atomic, write_table
 
 if TYPE_CHECKING:
@@ -61,7 +57,7 @@ def staged(
     if not (folder / "staged.json").exists():
         kept = Batch.from_rows(reader.read(shard), reader.layout).kept(images, samples)
         kept.errors = dict(errors)
-        kept.bytes = SourceBytes(sources=kept.parts.images, failed=[image in errors for image in range(kept.images)])
+        kept.bytes = SourceBytes(kept.parts.images, errors)
         yield kept
         return
     about = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
@@ -75,29 +71,3 @@ def staged(
     with open(folder / "bytes", "rb") as file:
         kept.bytes = FileBytes(file, about["sizes"], kept.parts.images)
         yield kept
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceBytes(LazyBytes):
-    """Bytes of images that were read before, from the source again; None for one that failed."""
-
-    sources: Sequence[ImageSource]
-    failed: Sequence[bool]
-
-    def __len__(self) -> int:
-        return len(self.sources)
-
-    def read(self, index: int) -> bytes | None:
-        """Raises ``SourceError`` when the image can no longer be read."""
-        try:
-            data = self.sources[index].read()
-            return data if has_known_format(data) or not self.failed[index] else None
-        except ImageError as failure:
-            if self.failed[index]:
-                return None
-            raise no_longer(self.sources[index], str(failure)) from None
-
-
-def no_longer(source: ImageSource, why: str) -> SourceError:
-    """An image that was scored cannot be read a second time."""
-    return SourceError(f"{source.reference or 'an image'} was read when it was scored and cannot be now: {why}")

@@ -60,12 +60,17 @@ def label_counts(ledger: pa.Table) -> dict[str, int]:
     return {group.label: len(group.rows) for group in by_label(ledger)}
 
 
-def label_report(ledger: pa.Table, labels: Sequence[str], width: int | None = None) -> RenderableType:
-    """What a person wants to see of a labelled ledger; ``width`` is the terminal's, None where lines may be long."""
+def label_report(
+    ledger: pa.Table, labels: Sequence[str], width: int | None = None, *, few: int = FEW
+) -> RenderableType:
+    """What a person wants to see of a labelled ledger; ``width`` is the terminal's, None where lines may be long.
+
+    Up to ``few`` images are printed one by one.
+    """
     images = ledger.filter(pc.is_valid(ledger["image"]))
     groups = by_label(images)
     blocks: list[RenderableType] = []
-    if 0 < images.num_rows <= FEW:
+    if 0 < images.num_rows <= few:
         folder, names = names_in_folder(images)
         blocks += [Text(f"in {folder}")] if folder else []
         blocks += [_image_by_image(images, names, width), Text("")]

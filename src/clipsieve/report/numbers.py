@@ -1,4 +1,4 @@
-"""Numbers from a ledger: the funnel, and the percentiles and histogram of each score."""
+"""Numbers from a ledger: the funnel, the percentiles and histogram of each score, and the kinds of errors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.core.ledger import BASE_SCHEMA, Counts
+from clipsieve.core.ledger import Counts, image_names
+from clipsieve.report.values import Scores, Values
 from clipsieve.scorers import COLUMNS
 
 if TYPE_CHECKING:
     from clipsieve.plan import Plan
 
 PERCENTILES = (1, 5, 50, 95, 99)
+BINS = 42
 CLOSE = 1e-5
 """Scores of a model agree to this between batch sizes and machines; closer to a threshold a verdict may differ."""
-
-NOT_COMPUTED = b"not computed, an earlier rule had dropped the image"
-"""Why a score is null, where its field does not say otherwise in its metadata."""
 
 HALF = 0.5
 """A rule that drops more than this share of the images is warned about."""
@@ -86,7 +85,8 @@ class Distribution:
     """How the computed values of one score lie.
 
     ``values`` were computed, ``missing`` cannot be scored (NaN), ``skipped`` are null, for the reason ``why_skipped``.
-    ``edges`` ``(bins + 1,)`` and ``heights`` ``(bins,)`` make the histogram.
+    ``edges`` ``(bins + 1,)`` and ``heights`` ``(bins,)`` make the histogram between the first and the last of the
+    ``percentiles``.
     """
 
     name: str
@@ -99,47 +99,57 @@ class Distribution:
     heights: npt.NDArray[np.int64]
 
 
-def distributions(ledger: pa.Table, bins: int = 40) -> list[Distribution]:
+def distributions(ledger: pa.Table) -> list[Distribution]:
     """The distribution of each numeric score; a score of a sample counts once a sample, of pairs once a pair."""
+    scores = Scores(ledger)
+    return [distribution(scores.of(name)) for name in scores.names]
+
+
+def distribution(of: Values, percentiles: Sequence[int] = PERCENTILES) -> Distribution:
+    """The distribution of the values of one score."""
+    finite = of.values[np.isfinite(of.values)]
+    edges, heights, found = np.zeros(0), np.zeros(0, np.int64), []
+    if len(finite):
+        found = np.percentile(finite, percentiles).tolist()
+        edges = np.linspace(found[0], found[-1], BINS + 1)
+        inner = finite[(finite >= found[0]) & (finite <= found[-1])]
+        heights = np.histogram(inner, edges)[0] if found[0] < found[-1] else np.zeros(BINS, np.int64)
+    return Distribution(
+        name=of.name,
+        values=len(finite),
+        missing=int(np.isnan(of.values).sum()),
+        skipped=of.skipped,
+        why_skipped=of.why_skipped,
+        percentiles=dict(zip(percentiles, found, strict=False)),
+        edges=edges,
+        heights=heights,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorKind:
+    """Images with errors of one kind, the words before the colon; ``examples`` are some by name, with their errors."""
+
+    kind: str
+    images: int
+    examples: Sequence[tuple[str, str]]
+
+
+def error_kinds(ledger: pa.Table, examples: int) -> list[ErrorKind]:
+    """The kinds of errors, the most common first, each with its first ``examples``, of different errors if there are
+    such."""
+    errors = ledger["error"].combine_chunks().dictionary_encode()
+    codes = errors.indices.fill_null(-1).to_numpy()
+    kinds = [text.partition(":")[0].strip() for text in errors.dictionary.to_pylist()]
+    numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    of_code = np.array([*(numbers[kind] for kind in kinds), -1])
+    of_row = of_code[codes]
     found = []
-    samples = None
-    for field in list(ledger.schema)[len(BASE_SCHEMA) :]:
-        name = field.name
-        column = ledger[name]
-        if (field.metadata or {}).get(b"unit") == b"sample":
-            samples = _first_rows(ledger) if samples is None else samples
-            column = column.take(samples)
-        if pa.types.is_list(column.type):
-            column = pc.list_flatten(column)
-        if not pa.types.is_floating(column.type):
-            continue
-        values = pc.drop_null(column).to_numpy()
-        finite = values[np.isfinite(values)]
-        heights, edges = np.histogram(finite, bins=bins) if len(finite) else (np.zeros(0, np.int64), np.zeros(0))
-        found.append(
-            Distribution(
-                name=name,
-                values=len(finite),
-                missing=int(np.isnan(values).sum()),
-                skipped=_nulls(ledger, field.name, column),
-                why_skipped=(field.metadata or {}).get(b"null", NOT_COMPUTED).decode(),
-                percentiles=dict(zip(PERCENTILES, np.percentile(finite, PERCENTILES).tolist(), strict=True))
-                if len(finite)
-                else {},
-                edges=edges,
-                heights=heights,
-            )
-        )
-    return found
-
-
-def _nulls(ledger: pa.Table, name: str, column: pa.ChunkedArray) -> int:
-    """Nulls among what has a value of that kind: an image has, a sample without images has not."""
-    of_images = (ledger.schema.field(name).metadata or {}).get(b"unit") == b"image"
-    bare = ledger["image"].null_count if of_images else 0
-    return int(column.null_count - bare)
-
-
-def _first_rows(ledger: pa.Table) -> pa.Array:
-    keys = ledger["shard"].to_numpy().astype(np.int64) << 32 | ledger["sample"].to_numpy()
-    return pa.array(np.sort(np.unique(keys, return_index=True)[1]))
+    for kind, number in numbers.items():
+        rows = np.flatnonzero(of_row == number)
+        firsts = np.sort(np.unique(codes[rows], return_index=True)[1])[:examples]
+        chosen = list(dict.fromkeys([*rows[firsts].tolist(), *rows[:examples].tolist()]))[:examples]
+        some = ledger.take(pa.array(chosen))
+        pairs = list(zip(image_names(some).to_pylist(), some["error"].to_pylist(), strict=True))
+        found.append(ErrorKind(kind=kind, images=len(rows), examples=pairs))
+    return sorted(found, key=lambda one: -one.images)

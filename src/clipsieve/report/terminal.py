@@ -1,9 +1,10 @@
-"""A run in the terminal: the funnel, then each score's percentiles with a small histogram, then the errors."""
+"""A run in the terminal: the funnel, each score's percentiles with a small histogram, labels, errors, and how it was
+made."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,16 +12,27 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from clipsieve.core.ledger import BASE_SCHEMA, Counts
-from clipsieve.report.numbers import CLOSE, PERCENTILES, Distribution, close_calls, distributions, funnel, harsh_rules
-
-if TYPE_CHECKING:
-    from clipsieve.plan import Plan
+from clipsieve.core.ledger import Counts
+from clipsieve.core.text import printable
+from clipsieve.report.facts import Facts, duration
+from clipsieve.report.labels import label_report
+from clipsieve.report.numbers import (
+    CLOSE,
+    PERCENTILES,
+    Distribution,
+    ErrorKind,
+    close_calls,
+    distributions,
+    error_kinds,
+    funnel,
+    harsh_rules,
+)
+from clipsieve.report.values import Scores
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
-BAR = 24
+BAR = 16
 ERRORS = 10
-"""How many kinds of errors are listed."""
+"""So many kinds of errors are listed."""
 
 
 def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
@@ -33,10 +45,11 @@ def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
     for row in rows:
         bar = "█" * round(BAR * row.left / total)
         share = f"{100 * row.left / total:5.1f}%"
-        table.add_row(Text(row.step), f"{row.out:,}" if row.out else "", f"{row.left:,}", f"{share} {bar}")
+        table.add_row(Text(printable(row.step)), f"{row.out:,}" if row.out else "", f"{row.left:,}", f"{share} {bar}")
     lines: list[RenderableType] = [table, Text(""), Text(totals(counts))]
     lines += [
-        Text(f"warning: {rule} dropped more than half of the images", style="yellow") for rule in harsh_rules(counts)
+        Text(f"warning: {printable(rule)} dropped more than half of the images", style="yellow")
+        for rule in harsh_rules(counts)
     ]
     return Group(*lines)
 
@@ -63,7 +76,7 @@ def score_table(ledger: pa.Table) -> RenderableType:
     found = distributions(ledger)
     for one in found:
         cells = [_number(value) for value in one.percentiles.values()] or ["-"] * len(PERCENTILES)
-        table.add_row(one.name, f"{one.values:,}", *cells, sparkline(one))
+        table.add_row(Text(printable(one.name)), f"{one.values:,}", *cells, sparkline(one))
     lines: list[RenderableType] = [table]
     gaps_by_title = {"cannot be scored (NaN)": {one.name: one.missing for one in found}}
     for one in found:
@@ -76,25 +89,50 @@ def score_table(ledger: pa.Table) -> RenderableType:
 
 
 def sparkline(found: Distribution, width: int = 14) -> str:
-    """The histogram between the outer percentiles in ``width`` characters."""
+    """The histogram in ``width`` characters, of which its bins are a multiple."""
     if not found.percentiles:
         return ""
-    low, high = found.percentiles[PERCENTILES[0]], found.percentiles[PERCENTILES[-1]]
-    if low == high:
-        return "all equal"
-    centres = (found.edges[:-1] + found.edges[1:]) / 2
-    heights, _ = np.histogram(centres, bins=width, range=(low, high), weights=found.heights)
+    if found.edges[0] == found.edges[-1]:
+        return "nearly all equal"
+    heights = found.heights.reshape(width, -1).sum(axis=1)
     scaled = np.ceil(heights / max(heights.max(), 1) * (len(BLOCKS) - 1)).astype(int)
     return "".join(BLOCKS[height] for height in scaled)
 
 
-def error_table(counts: Counts) -> RenderableType:
-    """The most common errors."""
+def error_table(kinds: Sequence[ErrorKind]) -> RenderableType:
+    """The kinds of errors, the most common first, each with an example."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("images", justify="right")
-    table.add_column("error")
-    for error, images in list(counts.errors.items())[:ERRORS]:
-        table.add_row(f"{images:,}", Text(error))
+    table.add_column("error", max_width=40)
+    table.add_column("for example", overflow="fold")
+    for one in kinds[:ERRORS]:
+        name, error = one.examples[0]
+        table.add_row(f"{one.images:,}", Text(printable(error)), Text(printable(name)))
+    if len(kinds) <= ERRORS:
+        return table
+    others = sum(one.images for one in kinds[ERRORS:])
+    return Group(table, Text(f"and {len(kinds) - ERRORS:,} more kinds of errors on {others:,} images"))
+
+
+def about_table(about: Sequence[tuple[str, str]]) -> RenderableType:
+    """Names and what is to be said of them, which may be long."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, told in about:
+        table.add_row(name, Text(printable(told)))
+    return table
+
+
+def stage_table(facts: Facts) -> RenderableType:
+    """How long each stage took, with bars."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column(facts.timed, no_wrap=True, header_style="dim")
+    most = max(seconds for _, seconds in facts.stages)
+    for stage, seconds in facts.stages:
+        table.add_row(Text(printable(stage)), duration(seconds), "█" * round(BAR * seconds / (most or 1)))
     return table
 
 
@@ -111,29 +149,30 @@ def duplicates_line(about: Mapping[str, Any]) -> str:
     return f"dedup   {told}: {compared}; {about['removed']:,} near duplicates, in {groups}"
 
 
-def show(
-    console: Console,
-    counts: Counts,
-    plan: Plan,
-    steps: Sequence[str],
-    ledger: pa.Table,
-    duplicates: Mapping[str, Any] | None,
-) -> None:
-    """Prints a whole run; ``steps`` are those of the funnel."""
-    console.print(funnel_table(counts, steps))
-    if duplicates:
-        console.print(Text(duplicates_line(duplicates)))
-    if ledger.num_columns > len(BASE_SCHEMA):
-        console.print()
-        console.print(score_table(ledger))
-    if close := close_calls(ledger, plan):
-        console.print(
+def show(console: Console, facts: Facts) -> None:
+    """Prints a whole run."""
+    if facts.unfinished:
+        console.print(Text(facts.unfinished, style="yellow"))
+    console.print(funnel_table(facts.counts, facts.steps))
+    if facts.duplicates:
+        console.print(Text(duplicates_line(facts.duplicates)))
+    blocks: list[RenderableType] = []
+    if Scores(facts.ledger).names:
+        blocks.append(score_table(facts.ledger))
+    if close := close_calls(facts.ledger, facts.plan):
+        blocks.append(
             f"{close:,} model scores lie within {CLOSE:g} of a threshold: another batch size or machine may decide "
             "those otherwise"
         )
-    if counts.errors:
+    if "label" in facts.ledger.column_names:
+        blocks.append(label_report(facts.ledger, (), console.width, few=0))
+    if facts.counts.errors:
+        blocks.append(error_table(error_kinds(facts.ledger, 1)))
+    if facts.stages:
+        blocks.append(stage_table(facts))
+    for block in (*blocks, about_table(facts.about)):
         console.print()
-        console.print(error_table(counts))
+        console.print(block)
 
 
 def _number(value: float) -> str:

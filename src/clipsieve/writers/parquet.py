@@ -28,7 +28,8 @@ class ParquetWriter:
 
     def write(self, batch: Batch, file: BinaryIO, name: str) -> None:
         """One Parquet file; ``name`` is not used."""
-        table = visible(batch.table)
+        # In one piece, since pages end where pieces do: how the rows were cut on the way may not show.
+        table = visible(batch.table).combine_chunks()
         rows = max(1, ROW_GROUP_BYTES * table.num_rows // max(1, table.nbytes))
         pq.write_table(table, file, compression="zstd", row_group_size=rows)
 

@@ -15,8 +15,6 @@ from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
-from clipsieve.dedup.result import Progress
-
 T = TypeVar("T")
 
 
@@ -32,9 +30,15 @@ def single_blas() -> AbstractContextManager[object]:
 
 
 def in_threads(
-    work: Callable[[T], None], tasks: Sequence[T], progress: Progress | None = None, threads: int | None = None
+    work: Callable[[T], None],
+    tasks: Sequence[T],
+    progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
 ) -> None:
-    """Does ``work`` for each of ``tasks``, in any order; what it raises is raised here."""
+    """Does ``work`` for each of ``tasks``, in any order; what it raises is raised here.
+
+    ``progress`` is called with the tasks that are done and their total.
+    """
     with ThreadPoolExecutor(threads or cores()) as pool:
         for done, _ in enumerate(pool.map(work, tasks), start=1):
             if progress:

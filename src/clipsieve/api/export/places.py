@@ -1,0 +1,54 @@
+"""Where an export goes: a path is checked before any work, and a folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipsieve.errors import OutputError, RecipeError
+from clipsieve.runfolder import OWN_FOLDERS, TEMPORARY, remedy
+
+_FILES = (".csv", ".json", ".jsonl", ".npy", ".parquet")
+"""Endings that a folder is hardly meant to have."""
+
+
+def check_place(format: str, path: str, suffix: str, run: Path) -> Path:
+    """The path as one that can be written; ``suffix`` ends the one file of the format, nothing where it is a folder.
+
+    Raises ``RecipeError`` for a path of another kind and ``OutputError`` for one that is taken.
+    """
+    example = f"{format}:export{suffix or '/'}"
+    if not path or "://" in path:
+        raise RecipeError(f"--to {format}:{path}: give a path on this machine, such as {example}")
+    if suffix and not path.endswith(suffix):
+        raise RecipeError(f"--to {format}:{path}: this is one file that ends in {suffix}, such as {example}")
+    if not suffix and path.endswith(_FILES):
+        raise RecipeError(f"--to {format}:{path}: this is a folder, such as {example}; end its name in /")
+    place = Path(path)
+    whole, own = place.resolve(), run.resolve()
+    if any(whole.is_relative_to(own / name) for name in OWN_FOLDERS):
+        raise OutputError(f"{path} is the run folder's own; choose another path for the export")
+    if os.path.lexists(place):
+        raise OutputError(f"{path} is there already; remove it or choose another")
+    return place
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``path`` when the block ends well and is removed when it does not.
+
+    Raises ``OutputError`` when it cannot be written.
+    """
+    partial = path.with_name(f"{TEMPORARY}{path.name}")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that died
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, path)
+    except OSError as failure:
+        raise OutputError(f"cannot write {path}: {failure.strerror or failure}; {remedy(failure)}") from failure
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,79 @@
+"""The report of a run: what its ledger says, with pictures read again from its source, in one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from clipsieve.api.pictures import Pictures
+from clipsieve.api.runs import Run
+from clipsieve.core.thumbnail import as_jpeg
+from clipsieve.errors import ClipsieveError, OutputError
+from clipsieve.report.examples import PICTURES, examples
+from clipsieve.report.page import Picture, page
+from clipsieve.report.values import Scores
+from clipsieve.runfolder import atomic
+
+NAME = "report.html"
+
+BYTES = 16_000
+"""Of one picture as JPEG at most, about twice what a photograph needs: 400 of them in base64 are 8.6 MB."""
+
+SIDES = (192, 128, 96, 64)
+"""Sides in pixels, the first at which a picture is small enough."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A report that was written: where, how large, and how many ``images`` it shows."""
+
+    path: Path
+    bytes: int
+    images: int
+
+
+def write_report(run: Run, path: str | Path | None = None) -> Report:
+    """Writes the report of ``run`` to ``path`` (``report.html`` in its folder), whole or not at all.
+
+    Of an unfinished run it tells what is committed, and says so. Where the images cannot be read any more, the report
+    is made without them and says why. Raises ``OutputError`` when the file cannot be written.
+    """
+    target = Path(path) if path is not None else run.path / NAME
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise OutputError(f"{target} would be no HTML file; give a name that ends in .html, such as {NAME}")
+    if target.is_dir():
+        raise OutputError(f"{target} is a folder; give the name of a file")
+    facts = run.facts
+    scores = Scores(facts.ledger, [*facts.steps, *facts.counts.dropped_by])
+    chosen = examples(scores, facts.plan)
+    rows = list(dict.fromkeys(islice((row for tile in chosen.tiles() for row in tile.images), PICTURES)))
+    pictures, without = _pictures(run, rows)
+    text = page(facts, scores, chosen, pictures, without).encode("utf-8", "backslashreplace")
+    with atomic(target) as file:
+        file.write(text)
+    return Report(path=target, bytes=len(text), images=sum(one.jpeg is not None for one in pictures.values()))
+
+
+def _pictures(run: Run, rows: Iterable[int]) -> tuple[dict[int, Picture], str | None]:
+    """The pictures of some ledger rows, and why there are none, or no more."""
+    found: dict[int, Picture] = {}
+    try:
+        for row, one in Pictures(run).many(rows, SIDES[0]):
+            found[row] = Picture(
+                jpeg=None if one.thumbnail is None else _small(one.thumbnail), caption=one.caption, error=one.error
+            )
+    except ClipsieveError as failure:
+        return found, str(failure)
+    return found, None
+
+
+def _small(thumbnail: Image.Image) -> bytes:
+    for side in SIDES:
+        thumbnail.thumbnail((side, side))
+        if len(data := as_jpeg(thumbnail)) <= BYTES:
+            break
+    return data

@@ -1,0 +1,37 @@
+"""``clipsieve report``: a run as one HTML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipsieve.cli import options as o
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="HTML", help="The file; RUN/report.html when not said.")
+    ] = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Write a report of a run: one HTML file with funnel, histograms, images at each threshold, and errors.
+
+    clipsieve report clipsieve-run -o report.html
+    """
+    import json as json_module
+
+    from clipsieve.api import Run
+    from clipsieve.api.report import write_report
+    from clipsieve.cli.terminal import out
+
+    written = write_report(Run.open(run), output)
+    if json:
+        about = {"report": str(written.path), "bytes": written.bytes, "images": written.images}
+        out.print_json(json_module.dumps(about))
+    elif not quiet:
+        told = f"report  {written.path}   ({written.images:,} images shown, {written.bytes / 1e6:.1f} MB)"
+        out.print(told, markup=False)

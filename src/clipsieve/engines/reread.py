@@ -1,0 +1,54 @@
+"""Images that were read before and are wanted once more, from the source again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from clipsieve.core.decode import has_known_format
+from clipsieve.core.fetch import ImageSource
+from clipsieve.core.lazy import LazyBytes
+from clipsieve.errors import ImageError, SourceError
+
+AHEAD = 16
+"""Images whose bytes are on their way while one is written: enough to hide the latency of a remote store."""
+
+
+class SourceBytes(LazyBytes):
+    """Bytes of images that were read before; None for those in ``failed``, of which only what is an image is given.
+
+    Whoever asks for one after the other is read ahead of.
+    """
+
+    def __init__(self, sources: Sequence[ImageSource], failed: Collection[int]) -> None:
+        self._sources = sources
+        self._failed = failed
+        self._threads = ThreadPoolExecutor(min(AHEAD, 4 * (os.cpu_count() or 1)), "clipsieve-reread")
+        self._ahead: dict[int, Future[bytes | None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def read(self, index: int) -> bytes | None:
+        """Raises ``SourceError`` when the image can no longer be read."""
+        for place in range(index, min(index + AHEAD, len(self))):
+            if place not in self._ahead:
+                self._ahead[place] = self._threads.submit(self._read, place)
+        for passed in [place for place in self._ahead if not index <= place < index + AHEAD]:
+            self._ahead.pop(passed).cancel()
+        return self._ahead.pop(index).result()
+
+    def _read(self, index: int) -> bytes | None:
+        try:
+            data = self._sources[index].read()
+            return data if index not in self._failed or has_known_format(data) else None
+        except ImageError as failure:
+            if index in self._failed:
+                return None
+            raise no_longer(self._sources[index], str(failure)) from None
+
+
+def no_longer(source: ImageSource, why: str) -> SourceError:
+    """An image that was scored cannot be read a second time."""
+    return SourceError(f"{source.reference or 'an image'} was read when it was scored and cannot be now: {why}")
