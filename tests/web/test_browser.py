@@ -131,10 +131,25 @@ def test_a_dragged_threshold_changes_counts_gallery_and_address_and_back_undoes_
     assert page.inner_text("#against") == f"−{lost} out against the run"
     assert "width" in page.url
     settled(page, lambda: page.locator('.card[aria-label^="width"] .out').inner_text() != "−2")
+    changed = kept(page)
+    page.go_back()
+    settled(page, lambda: kept(page) == before)
+    page.go_forward()
+    settled(page, lambda: kept(page) == changed)
     page.click("#reset")
     settled(page, lambda: kept(page) == before)
     page.go_back()
-    settled(page, lambda: kept(page) < before)
+    settled(page, lambda: kept(page) == changed)
+
+
+@pytest.mark.parametrize("keep", ['["blurr >= 3"]', "[5]", '["blur', '{"a": 1}'])
+def test_an_address_whose_rules_cannot_be_used_begins_with_the_runs(
+    open_page: Open, run: clipsieve.Run, keep: str
+) -> None:
+    page = open_page(f"#keep={keep}")
+    settled(page, lambda: kept(page) == run.counts.images.kept)
+    if keep == '["blurr >= 3"]':
+        assert "did you mean 'blur'" in page.inner_text("#wrong")
 
 
 def test_a_threshold_moves_by_keys_and_by_its_number(open_page: Open) -> None:

@@ -19,6 +19,7 @@ from clipsieve.api.runs import Run, limited, open_source, output_folder
 from clipsieve.core.contracts import Encoder, Filter, JoiningWriter, Reader, Shard, SourceCounts
 from clipsieve.core.embed import check_prompts
 from clipsieve.core.ledger import Counts
+from clipsieve.core.timing import StageTimes
 from clipsieve.engines.commit import Committer, Output, output_name
 from clipsieve.engines.duplicates import Earlier
 from clipsieve.engines.local import LocalEngine
@@ -165,7 +166,7 @@ def execute(
         )
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
-        return finish(committer, source, began, time.monotonic() - scoring)
+        return finish(committer, source, began, time.monotonic() - scoring, engine.times)
 
 
 def _check_filters(filters: Sequence[Filter]) -> None:
@@ -195,7 +196,7 @@ def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Se
     return Committer(plan, folder, output, about, filters)
 
 
-def finish(committer: Committer, source: Reader, began: float, scoring: float) -> Run:
+def finish(committer: Committer, source: Reader, began: float, scoring: float, times: StageTimes | None = None) -> Run:
     """Writes the one file of the output, where it is one, and the summary of a run whose shards are all committed, and
     holds its counts against the source's."""
     folder, write = committer.folder, committer.plan.recipe.write
@@ -207,6 +208,7 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float) -
             "source": {"samples": counted.samples, "images": counted.images},
             "seconds": round(time.monotonic() - began, 3),
             "scoring_seconds": round(scoring, 3),
+            **({"timed_images": times.images, "stages": times.stages} if times else {}),
         }
         file.write(json.dumps(summary, indent=1).encode())
     finished = Run(folder.path)

@@ -203,12 +203,19 @@ def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
 
 
+def begins_sample(rows: pa.Table) -> Mask:
+    """Which of some ledger rows, in order, are the first of their sample, ``(rows,)``."""
+    begins = np.ones(rows.num_rows, dtype=bool)
+    shard, sample = rows["shard"].to_numpy(), rows["sample"].to_numpy()
+    begins[1:] = (shard[1:] != shard[:-1]) | (sample[1:] != sample[:-1])
+    return begins
+
+
 def count(ledger: pa.Table) -> Counts:
     """Counts the rows of a ledger."""
     is_image = pc.is_valid(ledger["image"])
     images = ledger.filter(is_image)
-    keys = ledger.select(["shard", "sample", "sample_verdict"]).group_by(["shard", "sample"], use_threads=False)
-    samples = keys.aggregate([("sample_verdict", "first")])["sample_verdict_first"]
+    samples = ledger["sample_verdict"].filter(pa.array(begins_sample(ledger)))
     return Counts(
         images=_tally(images["verdict"]),
         samples=_tally(samples),

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from clipsieve.core.decide import HOLLOW, BoundRule
 from clipsieve.core.layout import Mask
+from clipsieve.core.ledger import begins_sample
 from clipsieve.core.rules import Rule, rank_mask
 
 Codes = npt.NDArray[np.int16]
@@ -101,9 +102,7 @@ class Replay:
         self.ledger = ledger
         self.rows = ledger.num_rows
         self.is_image: Mask = pc.is_valid(ledger["image"]).to_numpy()
-        shard, sample = ledger["shard"].to_numpy(), ledger["sample"].to_numpy()
-        begins = np.ones(self.rows, dtype=bool)
-        begins[1:] = (shard[1:] != shard[:-1]) | (sample[1:] != sample[:-1])
+        begins = begins_sample(ledger)
         self.starts = np.flatnonzero(begins)
         self.samples = np.cumsum(begins) - 1
         self.content: Mask = (ledger["has_text"].to_numpy() | ~self.is_image)[self.starts]

@@ -24,6 +24,7 @@ from clipsieve.core.layout import Mask, has_text_rows, kept_rows
 from clipsieve.core.lazy import LazyBytes
 from clipsieve.core.ledger import Score
 from clipsieve.core.similarity import best_texts
+from clipsieve.core.timing import StageTimes
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
 from clipsieve.engines.prior import Prior
 from clipsieve.engines.reread import SourceBytes, no_longer
@@ -31,7 +32,7 @@ from clipsieve.errors import CountsError, UsageError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
-    from clipsieve.core.contracts import Encoder, Filter, Pixels, Vectors
+    from clipsieve.core.contracts import Encoder, Filter, Pixels, Scorer, Vectors
 
 MODEL_CHUNK_IMAGES = 64
 """Images a chunk gathers before it is closed: enough for two model batches, few enough to keep model inputs small."""
@@ -79,8 +80,10 @@ class Chunk:
         first_row: int,
         first_sample: int,
         prior: Prior | None = None,
+        times: StageTimes | None = None,
     ) -> None:
         self.plan = plan
+        self.times = times or StageTimes()
         self.batch = batch
         self.shard = shard
         self.number = number
@@ -114,7 +117,7 @@ class Chunk:
     def score_rows(self) -> None:
         """Runs the scorers that need rows only, and lets the rules on them close images to further scoring."""
         for scorer in self.plan.row_scorers:
-            self._put(scorer.score(self.batch), np.arange(self._units(scorer.unit)))
+            self._score(scorer, self.batch, np.arange(self._units(scorer.unit)))
         if not self.plan.recipe.score_all:
             self._open = self._decide(self.plan.rules[: self.plan.row_rules]).images
 
@@ -126,27 +129,28 @@ class Chunk:
         if self.prior is not None:
             return self._score_missing(image, encoder)
         one = self.batch.one_image(image)
-        data = one.bytes[0]
+        with self.times.of("fetch"):
+            data = one.bytes[0]
         needs_pixels = self._open[image] and (encoder is not None or self._reads_pixels)
-        if self.plan.recipe.check == "decode" or needs_pixels:
-            rgb = one.pixels[0]
-        else:
-            rgb, _ = None, one.headers[0]
+        with self.times.of("decode"):
+            if self.plan.recipe.check == "decode" or needs_pixels:
+                rgb = one.pixels[0]
+            else:
+                rgb, _ = None, one.headers[0]
         place = np.array([image])
         if one.errors:
             for stage in self.plan.image_stages:
-                self._put(stage.scorer.score(one), place)
+                self._score(stage.scorer, one, place)
             return self._failed(one, data)
         if not self._open[image]:
             return ImageWork()
         for stage in self.plan.image_stages:
-            self._put(stage.scorer.score(one), place)
+            self._score(stage.scorer, one, place)
             if one.errors:  # a header that promised more than the pixels hold
                 return self._failed(one, data)
             if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
                 return ImageWork()
-        prepared = encoder.prepare(rgb) if encoder is not None and rgb is not None else None
-        return ImageWork(data=_fetched(one, data), prepared=prepared)
+        return ImageWork(data=_fetched(one, data), prepared=self._prepared(rgb, encoder))
 
     def _score_missing(self, image: int, encoder: Encoder | None) -> ImageWork:
         """Computes what an earlier run left out of one image; one that has all its scores is not read."""
@@ -157,7 +161,7 @@ class Chunk:
         one = self.batch.one_image(image)
         for stage in self.plan.image_stages:
             if not all(self.scores[name].computed[image] for name in stage.scorer.columns):
-                self._put(stage.scorer.score(one), np.array([image]))
+                self._score(stage.scorer, one, np.array([image]))
                 self._check_readable(one)
             if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
                 return ImageWork()
@@ -165,7 +169,14 @@ class Chunk:
             return ImageWork()
         rgb = one.pixels[0]
         self._check_readable(one)
-        return ImageWork(prepared=None if rgb is None else encoder.prepare(rgb))
+        return ImageWork(prepared=self._prepared(rgb, encoder))
+
+    def _prepared(self, rgb: Pixels | None, encoder: Encoder | None) -> Pixels | None:
+        """The model's input, where there is a model and an image."""
+        if encoder is None or rgb is None:
+            return None
+        with self.times.of("prepare for the model"):
+            return encoder.prepare(rgb)
 
     def _check_readable(self, one: Batch) -> None:
         """Raises ``SourceError`` when an image that an earlier run has scored cannot be read any more."""
@@ -234,7 +245,7 @@ class Chunk:
             ready = scored[self.batch.pairs].all(axis=1) if scorer.unit == "pair" else scored
             units = np.flatnonzero(ready & ~self.scores[next(iter(scorer.columns))].computed)
             if len(units):
-                self._put(scorer.score(self.batch), units, among=True)
+                self._score(scorer, self.batch, units, among=True)
 
     @property
     def known_vectors(self) -> Vectors | None:
@@ -338,6 +349,11 @@ class Chunk:
     def _passes(self, rules: Sequence[BoundRule], image: int) -> bool:
         return all(bound.rule.passes(self.scores[bound.rule.name].values[[image]])[0] for bound in rules)
 
+    def _score(self, scorer: Scorer, batch: Batch, units: npt.NDArray[np.int64], *, among: bool = False) -> None:
+        """Puts the scores of ``batch`` in the places ``units``; ``among`` says that it has others beside those."""
+        with self.times.of(", ".join(scorer.columns)):
+            self._put(scorer.score(batch), units, among=among)
+
     def _put(self, columns: Any, units: npt.NDArray[np.int64], *, among: bool = False) -> None:
         for name, column in columns.items():
             self.scores[name].put(units, column.take(pa.array(units)) if among else column)
@@ -376,7 +392,9 @@ def _fetched(one: Batch, data: bytes | None) -> bytes | None:
     return data if one.parts.images[0].data is None else None
 
 
-def chunks(plan: Plan, shard: int, batch: Batch, prior: Prior | None = None) -> Iterator[Chunk]:
+def chunks(
+    plan: Plan, shard: int, batch: Batch, prior: Prior | None = None, times: StageTimes | None = None
+) -> Iterator[Chunk]:
     """Cuts a shard's batch into chunks of whole samples, each of few images or of one large sample.
 
     There is always at least one, if only an empty one. ``prior`` is what an earlier run found of the shard.
@@ -397,5 +415,6 @@ def chunks(plan: Plan, shard: int, batch: Batch, prior: Prior | None = None) -> 
             first_row=int(batch.parts.sample_rows[start]) if batch.samples else 0,
             first_sample=start,
             prior=None if prior is None else prior.of_samples(start, stop),
+            times=times,
         )
         start, number = stop, number + 1

@@ -23,6 +23,7 @@ import numpy as np
 from clipsieve.core.batch import Batch
 from clipsieve.core.embed import Prompts, TextVectors, embed_prompts, embed_texts
 from clipsieve.core.ledger import Counts
+from clipsieve.core.timing import StageTimes
 from clipsieve.engines.bytestore import ByteStore
 from clipsieve.engines.chunk import Chunk, ImageWork, chunks
 from clipsieve.engines.commit import ScoredShard, Sink
@@ -72,6 +73,7 @@ class LocalEngine:
         self.batch_size = batch_size
         self.progress = progress
         self.prior = prior
+        self.times = StageTimes()
         self._stopping = threading.Event()
 
     def run(self, shards: Iterable[Shard]) -> None:
@@ -90,16 +92,21 @@ class LocalEngine:
                 chunk.encoded[list(inputs)] = True
                 waiting.extend((vectors, image, prepared) for image, prepared in inputs.items())
                 self._encode(waiting, flush=last)
+                self.times.images += chunk.batch.images
                 self.progress(chunk.batch.images, None)
                 if last:
                     scored = self._score(work)
                     if commit is not None:
                         self.progress(0, commit.result())
-                    commit = writing.submit(self.sink.commit, scored)
+                    commit = writing.submit(self._commit, scored)
                     # The writer's now: named here, its memory would outlive its commit.
                     del scored, work, chunk
             if commit is not None:
                 self.progress(0, commit.result())
+
+    def _commit(self, scored: ScoredShard) -> Counts:
+        with self.times.of("decide and write"):
+            return self.sink.commit(scored)
 
     @contextmanager
     def _letting_go(self) -> Iterator[None]:
@@ -120,7 +127,7 @@ class LocalEngine:
             for shard, batch in batches:
                 work = _ShardInWork(shard=shard, store=ByteStore(self.sink.scratch))
                 prior = None if self.prior is None else self.prior(shard.number)
-                for chunk, last in _with_last(chunks(self.plan, shard.number, batch, prior)):
+                for chunk, last in _with_last(chunks(self.plan, shard.number, batch, prior, self.times)):
                     chunk.score_rows()
                     futures = [
                         pool.submit(self._score_image, work, chunk, image) for image in range(chunk.batch.images)
@@ -153,7 +160,9 @@ class LocalEngine:
 
     def _batches(self, shards: Iterable[Shard]) -> Iterator[tuple[Shard, Batch]]:
         for shard in shards:
-            yield shard, Batch.from_rows(self.reader.read(shard), self.reader.layout)
+            with self.times.of("read rows"):
+                batch = Batch.from_rows(self.reader.read(shard), self.reader.layout)
+            yield shard, batch
 
     def _encode(self, waiting: list[tuple[Vectors, int, Pixels]], *, flush: bool) -> None:
         """Encodes full batches of ``waiting`` (and the rest on ``flush``), each vector into its place."""
@@ -161,7 +170,8 @@ class LocalEngine:
             assert self.encoder is not None
             taken = waiting[: self.batch_size]
             del waiting[: self.batch_size]
-            encoded = self.encoder.images(np.stack([prepared for _, _, prepared in taken]))
+            with self.times.of("encode images"):
+                encoded = self.encoder.images(np.stack([prepared for _, _, prepared in taken]))
             for (vectors, image, _), vector in zip(taken, encoded, strict=True):
                 vectors[image] = vector
 
@@ -190,13 +200,14 @@ class LocalEngine:
             return
         found = [chunk.texts() for chunk in pieces]
         offsets = np.cumsum([0] + [chunk.batch.samples for chunk in pieces])
-        vectors = embed_texts(
-            self.encoder,
-            [text for texts, _ in found for text in texts],
-            np.concatenate([samples + offset for (_, samples), offset in zip(found, offsets, strict=False)]),
-            self.plan.recipe.long_text,
-            self.batch_size,
-        )
+        with self.times.of("encode texts"):
+            vectors = embed_texts(
+                self.encoder,
+                [text for texts, _ in found for text in texts],
+                np.concatenate([samples + offset for (_, samples), offset in zip(found, offsets, strict=False)]),
+                self.plan.recipe.long_text,
+                self.batch_size,
+            )
         for start, stop in pairwise(offsets.tolist()):
             mine = (vectors.samples >= start) & (vectors.samples < stop)
             yield TextVectors(vectors=vectors.vectors[mine], samples=vectors.samples[mine] - start)

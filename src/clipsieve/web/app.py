@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
@@ -52,13 +51,13 @@ class Answers:
         self.applying = applying
         self.without_images = without_images
 
-    def app(self, access: Access) -> Starlette:
+    def app(self, access: Access) -> Guard:
         """The whole application, behind its guard."""
 
         def ask(path: str, kind: type[Asked], answer: Callable[[Asked], Any]) -> Route:
             return Route(f"/api/{path}", _asking(kind, answer), methods=["POST"])
 
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/", self._page),
                 Mount("/static", StaticFiles(directory=STATIC)),
@@ -74,9 +73,9 @@ class Answers:
                 Route("/api/apply", self._applied),
                 ask("apply", questions.Apply, self.applying.begin),
             ],
-            middleware=[Middleware(Guard, access=access)],
             exception_handlers={ClipsieveError: _error, IndexError: _error},
         )
+        return Guard(app, access)
 
     async def _page(self, request: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})

@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsieve.api.added import whole_ledger
 from clipsieve.api.runs import Run
 from clipsieve.api.tuning import Tuning
 from clipsieve.core.replay import BESIDE, Decision
 from clipsieve.core.rules import Rule, parse
 from clipsieve.core.text import printable
 from clipsieve.errors import UsageError
+from clipsieve.runfolder import RunFolder
 from clipsieve.scorers import COLUMNS
 from clipsieve.web import queries
 from clipsieve.web.queries import Groups, Histogram, Numbers, Past, Rows, Standing, Standings
@@ -31,6 +33,9 @@ from clipsieve.web.recent import Recent
 
 DECISIONS = 6
 """Decisions that are held, a few MB each at a million rows: those of a drag and of a second tab."""
+
+ORDERS = 128 * 2**20
+"""Bytes of the orders that are held, 8 MB each at a million rows."""
 
 WORDS = 30
 """Values of a text score, such as labels, that are listed."""
@@ -53,10 +58,10 @@ class View:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tuning = Tuning(run)
-        self.ledger = run.ledger.combine_chunks()
+        self.ledger = whole_ledger(RunFolder(run.path)).combine_chunks()
         self.rows = self.ledger.num_rows
         self._decisions: Recent[Decided] = Recent(DECISIONS)
-        self._orders: Recent[Rows] = Recent(4 * DECISIONS)
+        self._orders: Recent[Rows] = Recent(ORDERS, lambda rows: rows.nbytes)
         self._values: Recent[Numbers] = Recent(64)
         self._histograms: Recent[Histogram | None] = Recent(64)
         self._deciding = Lock()
@@ -131,7 +136,7 @@ class View:
     def numeric(self) -> list[str]:
         """The scores that are numbers."""
         fields = {field.name: field.type for field in self.tuning.schema}
-        return [name for name in self.tuning.scores if not pa.types.is_string(fields[name])]
+        return [name for name in self.tuning.scores if _is_number(fields[name])]
 
     def values(self, name: str) -> Numbers:
         """A numeric score by row. Raises ``UsageError`` for what is none."""
@@ -198,7 +203,11 @@ class View:
             "groups": None if self.groups is None else len(self.groups.ends),
             "write": recipe.write.format if recipe.write else None,
             "scores": [self._score(name) for name in self.numeric],
-            "words": [self._word(name) for name in self.tuning.scores if name not in self.numeric and name in COLUMNS],
+            "words": [
+                self._word(name)
+                for name in self.tuning.scores
+                if pa.types.is_string(self.tuning.schema.field(name).type) and name in COLUMNS
+            ],
         }
 
     def _score(self, name: str) -> dict[str, Any]:
@@ -225,6 +234,10 @@ class View:
         counted.sort(key=lambda item: -item["counts"])
         words = [[printable(str(item["values"])), item["counts"]] for item in counted[:WORDS]]
         return {"name": name, "words": words, "distinct": len(counted)}
+
+
+def _is_number(type: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(type.value_type if pa.types.is_list(type) else type))
 
 
 def _is_pair(name: str) -> bool:

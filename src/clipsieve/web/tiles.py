@@ -118,7 +118,7 @@ def _reason(bound: BoundRule, told: Mapping[str, Any]) -> str:
         return f"its sample fails {rule.text}"
     if rule.rank is not None:
         shown = "missing" if value is None or value != value else f"{value:.5g}"
-        return f"{rule.name} {shown} is not {rule.text.removeprefix(rule.name).strip()}"
+        return f"{rule.name} {shown} not {rule.text.removeprefix(rule.name).strip()}"
     one = np.array([value], dtype=object if isinstance(value, str) or value is None else np.float64)
     if bool(rule.passes(one)[0]):
         return f"goes with its sample: {rule.text}"

@@ -61,7 +61,9 @@ export async function openImage(number) {
   if (!$("picture").open) $("picture").showModal();
   $("unseen").hidden = true;
   $("large").hidden = false;
-  $("large").src = gallery.imageAddress(row, 1600);
+  if (run.withoutImages) unseen(run.withoutImages);
+  else $("large").src = gallery.imageAddress(row, 1600);
+  $("full").hidden = Boolean(run.withoutImages);
   $("full").href = gallery.imageAddress(row, 16384);
   $("caption").textContent = gallery.captionOf(row)?.caption || "";
   let image;
@@ -70,7 +72,7 @@ export async function openImage(number) {
     const known = gallery.captionOf(number);
     const found = known || (await ask(`captions?rows=${number}&side=1600`)).captions[0];
     if (row === number) $("caption").textContent = found.caption || "";
-    if (row === number && found.error) unseen(found.error);
+    if (row === number && found.error && !run.withoutImages) unseen(found.error);
   } catch (failure) {
     if (row === number) $("why").textContent = failure.message;
     return;

@@ -51,7 +51,7 @@ export function begin(about, whenOpened) {
     tab.addEventListener("click", () => {
       Object.assign(state, { show: name, by: null, q: "", like: null });
       $("query").value = "";
-      write();
+      write("step");
       sync();
       reload();
     });
@@ -68,13 +68,13 @@ export function begin(about, whenOpened) {
     state.by = by === "" ? null : by === "beside" ? by : Number(by);
     if (state.by === "beside" && state.show === "dropped") asks.beside = true;
   else if (state.by !== null && state.show !== "dropped") state.show = "dropped";
-    write();
+    write("step");
     sync();
     reload();
   });
   $("sort").addEventListener("change", () => {
     state.sort = $("sort").value;
-    write();
+    write("step");
     reload();
   });
   new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && more(), { rootMargin: "900px" }).observe($("more"));
@@ -251,13 +251,14 @@ function tile(image, score, old) {
 }
 
 function fresh(image) {
-  const source = image.row === null ? image.thumbnail && `data:image/jpeg;base64,${image.thumbnail}` : imageAddress(image.row, 320);
+  const hidden = image.row !== null && run.withoutImages;
+  const source = hidden ? null : image.row === null ? image.thumbnail && `data:image/jpeg;base64,${image.thumbnail}` : imageAddress(image.row, 320);
   const figure = h("span", { className: "figure" });
   if (source) {
     const picture = h("img", { alt: "", loading: "lazy", decoding: "async", src: source });
     picture.addEventListener("error", () => picture.replaceWith(h("span", { className: "unseen" }, "cannot be shown")));
     figure.append(picture);
-  } else figure.append(h("span", { className: "unseen" }, "no thumbnail"));
+  } else figure.append(h("span", { className: "unseen" }, hidden ? "cannot be shown" : "no thumbnail"));
   const element = h("button", { type: "button", className: "tile" },
     figure, h("span", { className: "chip", hidden: true }),
     h("span", { className: "about" },
@@ -267,7 +268,7 @@ function fresh(image) {
   element.title = image.name || "";
   if (image.row !== null) {
     element.dataset.row = image.row;
-    seen.observe(element);
+    if (!hidden) seen.observe(element);
     element.addEventListener("click", () => open(image.row));
   } else element.disabled = true;
   return element;

@@ -24,7 +24,7 @@ export function begin(run, whenChanged) {
     if (!text) return;
     state.keep = [...state.keep, { rule: text }];
     $("rule").value = "";
-    changed(true);
+    changed("step");
   });
 }
 
@@ -105,7 +105,7 @@ function ruleCard(rule, one, number) {
   remove.addEventListener("click", () => {
     state.keep = state.keep.filter((_, other) => other !== number);
     if (state.by !== null) state.by = null;
-    changed(true);
+    changed("step");
   });
   const score = rule && scores.get(rule.name);
   const moves = rule && rule.bounds.length && score?.edges;
@@ -142,7 +142,7 @@ function asText(one, number) {
 function wordCard(score) {
   const add = (members) => {
     state.keep = [...state.keep, { rule: among(score.name, members) }];
-    changed(true);
+    changed("step");
   };
   return h("article", { className: "card other", "aria-label": score.name },
     h("div", { className: "head" }, h("h3", {}, score.name), h("span", { className: "soft" }, "keep only")), labels(score, [], add));
@@ -168,7 +168,7 @@ function labels(score, members, put) {
 function rewrite(number, text) {
   if (!text || text === state.keep[number].rule) return;
   state.keep = state.keep.map((one, other) => (other === number ? { ...one, rule: text } : one));
-  changed(true);
+  changed("step");
 }
 
 function otherCard(score) {
@@ -186,7 +186,7 @@ function otherCard(score) {
         button.setAttribute("aria-label", `Keep ${score.name} ${button.textContent}`);
         button.addEventListener("click", () => {
           state.keep = [...state.keep, { rule: `${term} ${sign} ${scale.value(scale.at(score.percentiles[percentile]))}` }];
-          changed(true);
+          changed("step");
         });
         return button;
       };
@@ -224,7 +224,7 @@ function thresholds(card, rule, score, number) {
   const outside = rule.bounds.map(() => box.appendChild(h("div", { className: "outside" })));
   const handles = [];
   const fields = [];
-  const soon = later(() => changed(true), 600);
+  const soon = later(() => changed("step"), 600);
   const place = () => {
     rule.bounds.forEach(([sign, value], which) => {
       const at = scale.at(value);
@@ -245,7 +245,7 @@ function thresholds(card, rule, score, number) {
     rule.bounds[which][1] = value;
     state.keep = state.keep.map((one, at) => (at === number ? { ...one, rule: textOf(rule) } : one));
     place();
-    changed(false);
+    changed("move");
     return true;
   };
   rule.bounds.forEach(([sign], which) => {
@@ -253,7 +253,7 @@ function thresholds(card, rule, score, number) {
       type: "number", step: "any", "aria-label": `${rule.term} ${sign}`, "data-of": `number ${number} ${which}`,
     });
     field.addEventListener("change", () => {
-      if (field.value !== "" && put(which, Number(field.value))) changed(true);
+      if (field.value !== "" && put(which, Number(field.value))) changed("step");
       else field.value = rule.bounds[which][1];
     });
     fields.push(field);
@@ -271,7 +271,7 @@ function thresholds(card, rule, score, number) {
       const { left, width } = box.getBoundingClientRect();
       put(which, scale.value(Math.min(1, Math.max(0, (event.clientX - left) / width))));
     });
-    handle.addEventListener("lostpointercapture", () => changed(true));
+    handle.addEventListener("lostpointercapture", () => changed("step"));
     handle.addEventListener("keydown", (event) => {
       const step = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1 }[event.key];
       const to = event.key === "Home" ? 0 : event.key === "End" ? 1 : step && scale.at(rule.bounds[which][1]) + step;

@@ -35,8 +35,11 @@ export function read() {
   if (told.has("in")) state.within = told.get("in");
 }
 
-// `step`: a way back leads here; else the change is one of many, as in a drag.
-export function write(step = true) {
+let moving = false;
+
+// Puts the state into the address. A "step" can be gone back from; the many a "move" is made of, as in a drag, are one
+// step together; with "same" it is only said in other words.
+export function write(kind) {
   const told = new URLSearchParams();
   if (!isOwn()) told.set("keep", JSON.stringify(state.keep));
   if (state.show !== "all") told.set("show", state.show);
@@ -46,7 +49,9 @@ export function write(step = true) {
   if (state.like !== null) told.set("like", state.like);
   if ((state.q || state.like !== null) && state.within) told.set("in", state.within);
   const hash = `#${told}`;
+  const fresh = kind === "step" || (kind === "move" && !moving);
+  if (kind !== "same") moving = kind === "move";
   if (hash === (location.hash || "#")) return;
-  if (step) history.pushState(null, "", hash);
+  if (fresh) history.pushState(null, "", hash);
   else history.replaceState(null, "", hash);
 }

@@ -11,23 +11,19 @@ const { state } = tab;
 let run = null;
 let redraw = true; // whether the cards are drawn anew with the next answer
 let first = true;
+let unread = ""; // what was wrong with the rules of the address
 let good = []; // the last rules that were right
 
 const refresh = later(() => gallery.reload(), 120);
 
 const decide = latest("decide", (told, question) => {
   if (told.wrong) {
+    if (first && !tab.isOwn()) return startOver(told.wrong);
     // What was wrong stays in the panel, to be mended; the numbers are those of the last rules that were right.
-    if (first && !tab.isOwn()) {
-      tab.toOwn();
-      decide({ keep: state.keep, histograms: rules.names() });
-      return;
-    }
     rules.wrong(told.wrong, told.number);
-    if (told.number !== null && told.number >= 0 && redraw) rejected(question.keep, told.number);
+    if (redraw) rejected(question.keep);
     return;
   }
-  rules.wrong("");
   state.keep = told.keep;
   good = told.keep;
   dialogs.counted(told);
@@ -35,26 +31,37 @@ const decide = latest("decide", (told, question) => {
   gallery.counted(told);
   if (redraw || first) rules.draw(told);
   else rules.update(told);
+  rules.wrong(unread, null);
+  unread = "";
   redraw = false;
-  tab.write(false);
+  tab.write("same");
   if (first) gallery.reload();
   else refresh();
   first = false;
-}, (failure) => rules.wrong(failure.message, null));
+}, (failure) => {
+  if (first && !tab.isOwn()) startOver(failure.message);
+  else rules.wrong(failure.message, null);
+});
 
-// A wrong rule does not stay among the rules: its text goes back to where it was typed.
-function rejected(keep, number) {
-  if (keep.length > good.length) $("rule").value = keep[number].rule;
-  state.keep = good;
-  tab.write(false);
+// An address whose rules cannot be used: those of the run, and what was wrong.
+function startOver(text) {
+  unread = text;
+  tab.toOwn();
+  decide({ keep: state.keep, histograms: rules.names() });
 }
 
-// The rules have moved (`step` false), or have come to rest or changed otherwise.
-function changed(step) {
-  if (step) {
-    redraw = true;
-    tab.write(true);
-  }
+// A wrong rule does not stay among the rules: its text goes back to where it was typed.
+function rejected(keep) {
+  if (keep.length > good.length) $("rule").value = keep[keep.length - 1].rule;
+  state.keep = good;
+  tab.write("same");
+}
+
+// Other rules than before: by a "move" of one of them, or by a "step" (also the end of a move) or the way back, after
+// which the cards are drawn anew.
+function changed(kind) {
+  if (kind !== "move") redraw = true;
+  if (kind !== "back") tab.write(kind);
   $("reset").disabled = tab.isOwn();
   decide({ keep: state.keep, histograms: rules.names() });
 }
@@ -75,13 +82,15 @@ function summary(told) {
     return piece;
   }));
   $("bar").setAttribute("aria-label", kinds.map((kind) => `${gallery.STANDINGS[kind]} ${count(of[kind])}`).join(", "));
-  const lacking = Object.entries(told.lacking).map(([name, number]) => `${count(number)} images lack ${name}, which the run's early exit left out: they count as unknown, and apply computes it when asked to fill`);
+  const names = Object.entries(told.lacking).map(([name, number]) => `${name} (${count(number)})`);
+  const lacking = names.length ? [`${count(of.unknown)} images count as unknown, since the run's early exit left out ${names.join(", ")}; apply computes just those when asked to fill`] : [];
   const fresh = run.dedup && of.gained ? [`${count(of.gained)} that come in were not compared for near duplicates yet; apply searches anew`] : [];
-  $("notes").replaceChildren(...[...lacking, ...fresh].map((text) => h("span", {}, `${text}.`)));
+  const gone = run.withoutImages ? [run.withoutImages] : [];
+  $("notes").replaceChildren(...[...gone, ...lacking, ...fresh].map((text) => h("span", {}, `${text}.`)));
 }
 
 function searched() {
-  tab.write();
+  tab.write("step");
   $("query").value = state.q;
   gallery.sync();
   gallery.reload();
@@ -121,7 +130,7 @@ async function begin() {
   }
   document.title = `${run.name} - Clipsieve`;
   $("name").textContent = run.name;
-  $("about").textContent = [`${count(run.images)} images`, run.layout, run.model && `model ${run.model}`, run.withoutImages].filter(Boolean).join(" · ");
+  $("about").textContent = [`${count(run.images)} images`, run.layout, run.model && `model ${run.model}`].filter(Boolean).join(" · ");
   tab.begin(run);
   rules.begin(run, changed);
   gallery.begin(run, dialogs.openImage);
@@ -130,15 +139,14 @@ async function begin() {
   $("query").value = state.q;
   $("reset").addEventListener("click", () => {
     tab.toOwn();
-    changed(true);
+    changed("step");
   });
   addEventListener("popstate", () => {
     tab.read();
     $("query").value = state.q;
-    redraw = true;
-    changed(false);
+    changed("back");
   });
-  changed(false);
+  changed("back");
 }
 
 begin();
