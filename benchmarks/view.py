@@ -131,7 +131,7 @@ def main(rows: int, dim: int | None) -> None:
         opened = time.perf_counter() - began
         client = TestClient(answers.app(Access.at("127.0.0.1", 8765)), base_url="http://127.0.0.1:8765")
         client.headers["X-Clipsieve"] = "view"
-        scores = [score["name"] for score in answers.view.about["scores"]]
+        scores = [score["name"] for score in client.get("/api/run").json()["scores"]]
 
         def rules(number: int) -> list[str]:
             return [*KEEP[:3], f"clip_score >= {0.2 + number / 100:g}"]

@@ -83,7 +83,9 @@ def test_thresholds_by_share_take_the_place_of_the_rules_on_their_scores(run: Ru
 def test_of_a_run_without_rules_thresholds_of_all_scores_are_proposed(data: Path, tmp_path: Path) -> None:
     run = clipsieve.score(str(data / "pairs.jsonl"), model="demo", out=tmp_path / "scores")
     rules = {one.rule.split()[0] for one in Tuning(run).suggest(["50%"])}
-    assert {"width", "blur", "qr_code", "clip_score"} <= rules
+    assert {"blur", "qr_code", "clip_score"} <= rules
+    assert "width" not in rules
+    assert Tuning(run).suggest(["width=50%"])[0].rule.startswith("width >= ")
 
 
 def test_documents_count_their_samples(data: Path, tmp_path: Path) -> None:

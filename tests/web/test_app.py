@@ -91,6 +91,9 @@ def test_pages_of_a_gallery_hold_every_image_once(post: Post) -> None:
     while page := post("gallery", keep=KEEP, order="near", near=1, offset=len(found), limit=7)["images"]:
         found += [image["row"] for image in page]
     assert sorted(found) == list(range(42))
+    for far in (42, 10**30):
+        assert post("gallery", keep=KEEP, offset=far) == {"total": 42, "score": None, "images": []}
+        assert post("groups", keep=KEEP, offset=far)["groups"] == []
 
 
 def test_what_needs_a_score_that_early_exit_left_out_is_unknown(post: Post) -> None:
@@ -299,6 +302,7 @@ def test_questions_that_are_none_are_refused_in_one_line(client: TestClient) -> 
         (b"not json", 400), (b"[" * 100_000, 400), (b"[]", 400), (b'{"keep": "blur >= 1"}', 400),
         (b'{"path": "/etc/passwd"}', 400), (b'{"keep": [{"rule": 5}]}', 400), (b" " * 300_000, 413),
         (b'{"keep": ' + b"[" + b",".join([b'"blur >= 1"'] * 101) + b"]}", 400), (b"\xff", 400),
+        (b'{"keep": [{"rule": "blur >= 1", "missing": 1e999}]}', 400), (b'{"keep": ["label in (\'\\ud800\')"]}', 400),
     ]  # fmt: skip
     for body, status in cases:
         answer = client.post("/api/decide", content=body)

@@ -20,7 +20,7 @@ from clipsieve.core.rules import check_name, parse
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.report.suggest import Suggestion, asked_shares, suggest, wanted
+from clipsieve.report.suggest import FACTS, Suggestion, asked_shares, suggest, wanted
 from clipsieve.report.tuning import Comparison, compare
 from clipsieve.runfolder import RunFolder, undamaged
 from clipsieve.scorers import DATASET_COLUMNS
@@ -89,14 +89,14 @@ class Tuning:
     def suggest(self, shares: Sequence[str], keep: Sequence[str | Mapping[str, Any]] | None = None) -> list[Suggestion]:
         """Thresholds by share: ``30%`` for the score of each rule, ``clip_score=30%`` for one.
 
-        The rules are ``keep``, or the run's own; of a run without any, ``30%`` is for every score. Raises
-        ``RuleError``.
+        The rules are ``keep``, or the run's own; of a run without any, ``30%`` is for every score that is no mere fact
+        such as the width. Raises ``RuleError``.
         """
         rules = [bound.rule for bound in (self.plan if keep is None else self.planned(keep)).rules]
         numbers = [name for name in self.scores if pa.types.is_floating(self.schema.field(name).type)]
         named = [name for name in dict.fromkeys(rule.name for rule in rules) if name in numbers]
         found = []
-        for name, percent in asked_shares(shares, named or numbers).items():
+        for name, percent in asked_shares(shares, named or [name for name in numbers if name not in FACTS]).items():
             check_name(name, numbers)
             column = self.replay.column(name)
             of_samples = self.schema.field(name).metadata[b"unit"] == b"sample"

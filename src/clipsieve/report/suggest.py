@@ -21,6 +21,9 @@ WANTED: dict[str, Wanted] = {
 }  # fmt: skip
 """Which values of a score are wanted where no rule says it; of all others the high ones."""
 
+FACTS = ("words", "file_bytes", "width", "height", "aspect_ratio")
+"""Scores of which a share says little, so that it is taken only when they are named or have a rule."""
+
 NEAR = 0.005
 """A rounded threshold may let this share of the scored more or fewer pass than the exact one."""
 

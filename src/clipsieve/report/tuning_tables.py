@@ -24,9 +24,8 @@ def told(comparison: Comparison, suggested: Sequence[Suggestion], dedup: str | N
     for name, (before, now) in {"images": comparison.images, "samples": comparison.samples}.items():
         change = now.kept - before.kept
         yield Text(f"{name:<8}{_line(now)}; kept {before.kept:,} before ({change:+,})")
-    yield Text(
-        f"turned  {comparison.to_kept:,} images dropped before are kept, {comparison.to_dropped:,} the other way"
-    )
+    turned = f"{comparison.to_kept:,} images from dropped to kept, {comparison.to_dropped:,} from kept to dropped"
+    yield Text(f"turned  {turned}")
     if comparison.lacking:
         yield Text(unknown(comparison.lacking), style="yellow")
     if dedup is not None:

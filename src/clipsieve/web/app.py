@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from clipsieve.core.text import printable
 from clipsieve.errors import ClipsieveError, UsageError
 from clipsieve.web import questions, tiles
+from clipsieve.web.about import about
 from clipsieve.web.applying import Applying
 from clipsieve.web.chosen import command, recipe_text
 from clipsieve.web.pictures import LARGE, SIDES, TILE, Small, Thumbnails
@@ -46,6 +47,7 @@ class Answers:
         without_images: str | None = None,
     ) -> None:
         self.view = view
+        self._about = about(view)  # made now, so that the first page need not wait
         self.thumbnails = thumbnails
         self.searcher = searcher
         self.applying = applying
@@ -86,7 +88,7 @@ class Answers:
             "search": within, "loaded": self.searcher.loaded, "withoutSearch": self.searcher.sentence,
             "withoutImages": self.without_images, "suggested": self.applying.suggest(),
         }  # fmt: skip
-        return JSONResponse({**self.view.about, **more})
+        return JSONResponse({**self._about, **more})
 
     async def _image(self, request: Request) -> Response:
         side = _whole_number(request.query_params.get("side", str(TILE)))

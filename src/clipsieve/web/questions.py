@@ -93,7 +93,9 @@ Asked = TypeVar("Asked", bound=BaseModel)
 def read(kind: type[Asked], body: bytes) -> Asked:
     """A question from the body of a request. Raises ``UsageError``."""
     try:
-        return kind.model_validate(json.loads(body))
+        asked = json.loads(body)
+        json.dumps(asked, ensure_ascii=False, allow_nan=False).encode()  # no answer could say NaN or half a character
+        return kind.model_validate(asked)
     except ValidationError as failure:
         first = failure.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
@@ -103,4 +105,4 @@ def read(kind: type[Asked], body: bytes) -> Asked:
             ) from None
         raise UsageError(f"{place}: {first['msg']}") from None
     except (ValueError, RecursionError):
-        raise UsageError("the question is not JSON") from None
+        raise UsageError("the question is not JSON in UTF-8") from None

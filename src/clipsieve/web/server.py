@@ -36,9 +36,7 @@ def answers_of(run: Run, index: Index | None = None, work: Work = apply_run) -> 
         thumbnails = Thumbnails(Pictures(run))
     except (ClipsieveError, OSError) as failure:
         without_images = printable(f"images cannot be shown: {failure}")
-    answers = Answers(view, thumbnails, Searcher(view, thumbnails, index), Applying(run, work), without_images)
-    _ = view.about  # made now, so that the first page need not wait
-    return answers
+    return Answers(view, thumbnails, Searcher(view, thumbnails, index), Applying(run, work), without_images)
 
 
 def serve(

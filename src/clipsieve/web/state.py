@@ -25,7 +25,6 @@ from clipsieve.core.rules import Rule, parse
 from clipsieve.core.text import printable
 from clipsieve.errors import UsageError
 from clipsieve.runfolder import RunFolder
-from clipsieve.scorers import COLUMNS
 from clipsieve.web import queries
 from clipsieve.web.queries import Groups, Histogram, Numbers, Past, Rows, Standing, Standings
 from clipsieve.web.questions import Gallery, Rules
@@ -36,9 +35,6 @@ DECISIONS = 6
 
 ORDERS = 128 * 2**20
 """Bytes of the orders that are held, 8 MB each at a million rows."""
-
-WORDS = 30
-"""Values of a text score, such as labels, that are listed."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -187,61 +183,9 @@ class View:
         group = pc.fill_null(self.ledger["duplicate_group"], -1).to_numpy().astype(np.int64)
         return queries.groups(group, ~self.past.duplicate)
 
-    @cached_property
-    def about(self) -> dict[str, Any]:
-        """What the page must know of the run once: its scores with their histograms, its rules, its counts."""
-        recipe = self.run.recipe
-        return {
-            "key": self.key,
-            "name": printable("/".join(self.run.path.resolve().parts[-2:]).lstrip("/")),
-            "rows": self.rows,
-            "images": int(self.past.is_image.sum()),
-            "model": printable(recipe.model) if self.run.executed.get("encoder") else None,
-            "layout": self.run.executed["layout"],
-            "keep": self.own_rules,
-            "dedup": self.tuning.plan.dedup.by.text if self.tuning.plan.dedup else None,
-            "groups": None if self.groups is None else len(self.groups.ends),
-            "write": recipe.write.format if recipe.write else None,
-            "scores": [self._score(name) for name in self.numeric],
-            "words": [
-                self._word(name)
-                for name in self.tuning.scores
-                if pa.types.is_string(self.tuning.schema.field(name).type) and name in COLUMNS
-            ],
-        }
-
-    def _score(self, name: str) -> dict[str, Any]:
-        """A numeric score for its panel."""
-        drawn = self.histogram(name)
-        told: dict[str, Any] = {"name": name, "rule": name in COLUMNS, "pair": _is_pair(name)}
-        if drawn is None:
-            return told
-        missing, skipped = self._without(name)
-        return {
-            **told, "scale": drawn.scale, "edges": drawn.edges.tolist(), "heights": drawn.heights.tolist(),
-            "percentiles": drawn.percentiles, "missing": missing, "skipped": skipped,
-        }  # fmt: skip
-
-    def _without(self, name: str) -> tuple[int, int]:
-        """How many images cannot be scored, and for how many nothing was computed."""
-        skipped = self.past.is_image & pc.is_null(self.ledger[name]).to_numpy()
-        missing = self.past.is_image & np.isnan(self.values(name)) & ~skipped
-        return int(missing.sum()), int(skipped.sum())
-
-    def _word(self, name: str) -> dict[str, Any]:
-        """A text score: its most common values."""
-        counted = pc.value_counts(pc.drop_null(self.ledger[name])).to_pylist()
-        counted.sort(key=lambda item: -item["counts"])
-        words = [[printable(str(item["values"])), item["counts"]] for item in counted[:WORDS]]
-        return {"name": name, "words": words, "distinct": len(counted)}
-
 
 def _is_number(type: pa.DataType) -> bool:
     return bool(pa.types.is_floating(type.value_type if pa.types.is_list(type) else type))
-
-
-def _is_pair(name: str) -> bool:
-    return name in COLUMNS and COLUMNS[name].unit == "pair"
 
 
 def _parsed(asked: Rules) -> list[tuple[Rule, ...]]:

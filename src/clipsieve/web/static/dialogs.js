@@ -4,6 +4,7 @@ import { ask } from "./ask.js";
 import { $, copy, count, download, h, share } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { state } from "./state.js";
+import * as tiles from "./tiles.js";
 
 let run = null;
 let told = null;
@@ -26,7 +27,7 @@ export function begin(about, whenSearched) {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
   });
-  $("large").addEventListener("error", () => unseen(gallery.captionOf(row)?.error || "This image cannot be shown."));
+  $("large").addEventListener("error", () => unseen(tiles.captionOf(row)?.error || "This image cannot be shown."));
   $("similar").hidden = !run.search.length;
   $("similar").addEventListener("click", () => {
     Object.assign(state, { q: "", like: row });
@@ -41,7 +42,10 @@ export function begin(about, whenSearched) {
     event.preventDefault();
     begun();
   });
-  ask("apply").then(({ job }) => job?.state === "running" && watch(), () => {});
+  ask("apply").then(
+    ({ job }) => job?.state === "running" && watch(),
+    () => {},
+  );
 }
 
 function unseen(text) {
@@ -51,7 +55,10 @@ function unseen(text) {
 }
 
 function step(by) {
-  const rows = gallery.listing().map((image) => image.row).filter((one) => one !== null);
+  const rows = gallery
+    .listing()
+    .map((image) => image.row)
+    .filter((one) => one !== null);
   const at = rows.indexOf(row) + by;
   if (at >= 0 && at < rows.length) openImage(rows[at]);
 }
@@ -62,14 +69,14 @@ export async function openImage(number) {
   $("unseen").hidden = true;
   $("large").hidden = false;
   if (run.withoutImages) unseen(run.withoutImages);
-  else $("large").src = gallery.imageAddress(row, 1600);
+  else $("large").src = tiles.imageAddress(row, 1600);
   $("full").hidden = Boolean(run.withoutImages);
-  $("full").href = gallery.imageAddress(row, 16384);
-  $("caption").textContent = gallery.captionOf(row)?.caption || "";
+  $("full").href = tiles.imageAddress(row, 16384);
+  $("caption").textContent = tiles.captionOf(row)?.caption || "";
   let image;
   try {
     image = await ask("image", { keep: state.keep, row: number });
-    const known = gallery.captionOf(number);
+    const known = tiles.captionOf(number);
     const found = known || (await ask(`captions?rows=${number}&side=1600`)).captions[0];
     if (row === number) $("caption").textContent = found.caption || "";
     if (row === number && found.error && !run.withoutImages) unseen(found.error);
@@ -79,12 +86,19 @@ export async function openImage(number) {
   }
   if (row !== number) return;
   $("standing").className = `badge ${image.standing}`;
-  $("standing").textContent = gallery.STANDINGS[image.standing];
+  $("standing").textContent = tiles.STANDINGS[image.standing];
   const then = image.then.reason || image.then.error;
   const before = image.was === null ? "" : `In the run: ${image.then.verdict}${then ? `, ${then}` : ""}.`;
   $("why").textContent = [image.why, before].filter(Boolean).join(" · ");
-  $("place").textContent = [image.reference || image.name, image.sample && image.reference ? `sample ${image.sample}` : null].filter(Boolean).join(" · ");
-  $("scores").replaceChildren(...image.scores.flatMap(([name, value]) => [h("dt", {}, name), h("dd", { dir: "auto" }, value)]));
+  $("place").textContent = [
+    image.reference || image.name,
+    image.sample && image.reference ? `sample ${image.sample}` : null,
+  ]
+    .filter(Boolean)
+    .join(" · ");
+  $("scores").replaceChildren(
+    ...image.scores.flatMap(([name, value]) => [h("dt", {}, name), h("dd", { dir: "auto" }, value)]),
+  );
 }
 
 async function showRecipe() {
@@ -105,8 +119,11 @@ async function showApply() {
   const of = told.counts;
   const passing = of.kept + of.duplicate;
   const dedup = run.dedup ? ` Near duplicates are then searched anew (${run.dedup}).` : "";
-  const writes = run.write ? `writes them as ${run.write} into a new run folder` : "writes a new ledger, as this run wrote no output";
-  $("what").textContent = `${count(passing)} images (${share(passing, told.images)}) pass these rules. Apply ${writes}; this run stays as it is, and its scores are taken over.${dedup}`;
+  const writes = run.write
+    ? `writes them as ${run.write} into a new run folder`
+    : "writes a new ledger, as this run wrote no output";
+  const pass = `${count(passing)} images (${share(passing, told.images)}) pass these rules.`;
+  $("what").textContent = `${pass} Apply ${writes}; this run stays as it is, and its scores are taken over.${dedup}`;
   $("fill-line").hidden = !of.unknown && !of.gained;
   $("fill-text").textContent = of.unknown
     ? `Compute the scores that ${count(of.unknown)} images lack, and no others`
@@ -132,7 +149,11 @@ async function begun() {
   $("refused").hidden = true;
   $("go").disabled = true;
   try {
-    await ask("apply", { keep: state.keep, name: $("folder").value.trim(), fill: $("fill").checked && !$("fill-line").hidden });
+    await ask("apply", {
+      keep: state.keep,
+      name: $("folder").value.trim(),
+      fill: $("fill").checked && !$("fill-line").hidden,
+    });
     watch();
   } catch (failure) {
     refuse(failure.message);
@@ -167,13 +188,17 @@ function progress(job) {
   else if (job.state === "running") bar.removeAttribute("value");
   else bar.value = 1;
   bar.hidden = job.state === "failed";
-  const kept = job.result.kept;
+  const done = `${count(job.done)} of ${count(job.shards)} shards, ${count(job.images)} images`;
+  const kept = `${count(job.result.kept ?? 0)} images kept`;
   $("how").textContent = {
-    running: job.compared ? `Comparing near duplicates, ${job.seconds} s` : `${count(job.done)} of ${count(job.shards)} shards, ${count(job.images)} images, ${job.seconds} s`,
-    done: `Done in ${job.seconds} s: ${count(kept ?? 0)} images kept. Look at it with: clipsieve view ${job.result.run}`,
+    running: `${job.compared ? "Comparing near duplicates" : done}, ${job.seconds} s`,
+    done: `Done in ${job.seconds} s: ${kept}. Look at it with: clipsieve view ${job.result.run}`,
     failed: "",
   }[job.state];
   if (job.state === "failed") refuse(job.lines.pop() || "apply failed");
-  $("lines").replaceChildren(...[...job.lines, job.result.output && `output ${job.result.output}`].filter(Boolean).map((line) => h("li", { dir: "auto" }, line)));
+  $("lines").replaceChildren(
+    ...[...job.lines, job.result.output && `output ${job.result.output}`]
+      .filter(Boolean)
+      .map((line) => h("li", { dir: "auto" }, line)),
+  );
 }
-

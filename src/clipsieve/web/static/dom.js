@@ -24,7 +24,11 @@ export const count = (number) => whole.format(number);
 export function share(part, all) {
   if (!all) return "";
   const percent = (100 * part) / all;
-  return percent > 0 && percent < 0.1 ? "< 0.1%" : percent > 99.9 && percent < 100 ? "> 99.9%" : `${percent.toFixed(1)}%`;
+  return percent > 0 && percent < 0.1
+    ? "< 0.1%"
+    : percent > 99.9 && percent < 100
+      ? "> 99.9%"
+      : `${percent.toFixed(1)}%`;
 }
 
 // A value in few characters, as the report and the terminal show it.

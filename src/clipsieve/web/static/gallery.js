@@ -1,18 +1,21 @@
 // The gallery: tabs, orders, pages that load as one scrolls, groups of near duplicates, and what a search found.
 
 import { ask } from "./ask.js";
-import { $, count, exact, h } from "./dom.js";
+import { $, count, h } from "./dom.js";
 import { state, write } from "./state.js";
+import * as tiles from "./tiles.js";
 
 const PAGE = 60;
 const GROUPS = 12;
-const CAPTIONS = 12;
-export const STANDINGS = {
-  kept: "kept", duplicate: "near duplicate", dropped: "dropped", failed: "failed", unknown: "unknown",
-};
 const TABS = [
-  ["all", "All"], ["kept", "Kept"], ["dropped", "Dropped"], ["duplicate", "Near duplicates"], ["failed", "Failed"],
-  ["unknown", "Unknown"], ["changed", "Changed"], ["groups", "Groups"],
+  ["all", "All"],
+  ["kept", "Kept"],
+  ["dropped", "Dropped"],
+  ["duplicate", "Near duplicates"],
+  ["failed", "Failed"],
+  ["unknown", "Unknown"],
+  ["changed", "Changed"],
+  ["groups", "Groups"],
 ];
 
 let run = null;
@@ -21,33 +24,21 @@ let listed = []; // the images on the page, in order
 let total = 0;
 let loading = false;
 let asked = 0; // counts listings, so that a page of an earlier one is not added to a later
-let open = () => {};
-let elements = new Map(); // by row, so that an image that stays is not loaded again
-const captions = new Map();
-const wanted = new Set();
 
-const seen = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (!entry.isIntersecting) continue;
-    seen.unobserve(entry.target);
-    const row = Number(entry.target.dataset.row);
-    if (captions.has(row)) fill(entry.target, captions.get(row));
-    else wanted.add(row);
-  }
-  if (wanted.size) setTimeout(fetchCaptions, 60);
-}, { rootMargin: "300px" });
-
-export const imageAddress = (row, side) => `image/${row}?side=${side}&v=${run.key}`;
 export const listing = () => listed;
-export const captionOf = (row) => captions.get(row);
 
 export function begin(about, whenOpened) {
   run = about;
-  open = whenOpened;
+  tiles.begin(about, whenOpened);
   for (const [name, title] of TABS) {
     if (name === "groups" && run.groups === null) continue;
     if (name === "duplicate" && run.dedup === null) continue;
-    const tab = h("button", { type: "button", role: "tab", id: `tab-${name}` }, h("span", { className: STANDINGS[name] ? `badge ${name}` : "" }, title), h("b", {}));
+    const tab = h(
+      "button",
+      { type: "button", role: "tab", id: `tab-${name}` },
+      h("span", { className: tiles.STANDINGS[name] ? `badge ${name}` : "" }, title),
+      h("b", {}),
+    );
     tab.addEventListener("click", () => {
       Object.assign(state, { show: name, by: null, q: "", like: null });
       $("query").value = "";
@@ -67,7 +58,7 @@ export function begin(about, whenOpened) {
     const by = $("by").value;
     state.by = by === "" ? null : by === "beside" ? by : Number(by);
     if (state.by === "beside" && state.show === "dropped") asks.beside = true;
-  else if (state.by !== null && state.show !== "dropped") state.show = "dropped";
+    else if (state.by !== null && state.show !== "dropped") state.show = "dropped";
     write("step");
     sync();
     reload();
@@ -77,7 +68,9 @@ export function begin(about, whenOpened) {
     write("step");
     reload();
   });
-  new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && more(), { rootMargin: "900px" }).observe($("more"));
+  new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && more(), {
+    rootMargin: "900px",
+  }).observe($("more"));
 }
 
 // Tabs, reasons and orders, from the counts of a decision.
@@ -86,10 +79,20 @@ export function counted(decision) {
   const of = told.counts;
   const numbers = { all: told.images, ...of, changed: of.gained + of.lost, groups: run.groups };
   for (const tab of $("tabs").children) tab.lastChild.textContent = count(numbers[tab.id.slice(4)] ?? 0);
-  options($("by"), [["", "every reason"], ...told.rules.map((rule) => [rule.keep, `${rule.text} (${count(rule.out)})`]),
-    ...(of.beside ? [["beside", `a failed image of its sample (${count(of.beside)})`]] : [])]);
-  const near = told.rules.filter((rule) => rule.bounds.length).map((rule) => [`near ${rule.keep}`, `near ${rule.term} ${rule.bounds.map((b) => b.join(" ")).join(", ")}`]);
-  const scores = run.scores.filter((score) => score.edges).flatMap(({ name }) => [[`up ${name}`, `${name}, lowest first`], [`down ${name}`, `${name}, highest first`]]);
+  options($("by"), [
+    ["", "every reason"],
+    ...told.rules.map((rule) => [rule.keep, `${rule.text} (${count(rule.out)})`]),
+    ...(of.beside ? [["beside", `a failed image of its sample (${count(of.beside)})`]] : []),
+  ]);
+  const near = told.rules
+    .filter((rule) => rule.bounds.length)
+    .map((rule) => [`near ${rule.keep}`, `near ${rule.text}`]);
+  const scores = run.scores
+    .filter((score) => score.edges)
+    .flatMap(({ name }) => [
+      [`up ${name}`, `${name}, lowest first`],
+      [`down ${name}`, `${name}, highest first`],
+    ]);
   options($("sort"), [["", "as in the input"], ["mixed", "mixed"], ...near, ...scores]);
   sync();
 }
@@ -122,7 +125,8 @@ function question() {
   if (state.by !== null && state.show === "dropped" && number(state.by) >= 0) asks.by = number(state.by);
   const [how, what] = state.sort.split(" ");
   if (how === "mixed") asks.order = "mixed";
-  else if (how === "near" && number(Number(what)) >= 0) Object.assign(asks, { order: "near", near: number(Number(what)) });
+  else if (how === "near" && number(Number(what)) >= 0)
+    Object.assign(asks, { order: "near", near: number(Number(what)) });
   else if ((how === "up" || how === "down") && what) Object.assign(asks, { order: how, sort: what });
   return asks;
 }
@@ -160,7 +164,7 @@ async function more() {
       const page = await ask("gallery", { ...question(), offset: have });
       if (mine === asked) {
         listed = listed.concat(page.images);
-        $("tiles").append(...page.images.map((image) => tile(image, page.score)));
+        $("tiles").append(...page.images.map((image) => tiles.tile(image, page.score)));
       }
     }
   } catch (failure) {
@@ -175,9 +179,13 @@ function say(text, isWrong = false) {
 }
 
 const NOTHING = {
-  kept: "These rules keep nothing.", dropped: "Nothing is dropped here.", failed: "No image failed.",
-  unknown: "Every image can be judged.", changed: "Nothing changes against the run: move a threshold.",
-  duplicate: "Of what these rules keep, the run's search removed nothing.", all: "The run holds no images.",
+  kept: "These rules keep nothing.",
+  dropped: "Nothing is dropped here.",
+  failed: "No image failed.",
+  unknown: "Every image can be judged.",
+  changed: "Nothing changes against the run: move a threshold.",
+  duplicate: "Of what these rules keep, the run's search removed nothing.",
+  all: "The run holds no images.",
 };
 const SAYING = {
   duplicate: "Near duplicates as the run found them; apply searches anew.",
@@ -185,11 +193,10 @@ const SAYING = {
 };
 
 function show(images, all, score) {
-  const before = elements;
-  elements = new Map();
+  tiles.turn();
   listed = images;
   total = all;
-  const drawn = images.map((image) => tile(image, score, before.get(image.row)));
+  const drawn = images.map((image) => tiles.tile(image, score));
   $("tiles").className = "tiles";
   $("tiles").replaceChildren(...drawn);
   say(all ? SAYING[state.show] || "" : NOTHING[state.show] || "");
@@ -199,7 +206,7 @@ async function groups(mine, offset) {
   const page = await ask("groups", { keep: state.keep, offset, limit: GROUPS });
   if (mine !== asked) return;
   if (!offset) {
-    elements = new Map();
+    tiles.turn();
     listed = [];
     $("tiles").replaceChildren();
   }
@@ -209,89 +216,38 @@ async function groups(mine, offset) {
     listed = listed.concat(images);
     const some = size > images.length ? `, the first ${images.length} of them` : "";
     const title = h("h3", {}, `${count(size)} images${some}`);
-    $("tiles").append(h("section", { className: "group" }, title, h("div", { className: "strip" }, ...images.map((image) => tile(image, page.score)))));
+    $("tiles").append(
+      h(
+        "section",
+        { className: "group" },
+        title,
+        h("div", { className: "strip" }, ...images.map((image) => tiles.tile(image, page.score))),
+      ),
+    );
   }
-  say(total ? `${run.dedup} found these as near duplicates; the first of each group stayed.` : "The run found no near duplicates.");
+  say(
+    total
+      ? `${run.dedup} found these as near duplicates; the first of each group stayed.`
+      : "The run found no near duplicates.",
+  );
 }
 
 async function search(mine) {
   const like = state.like;
   const what = state.q ? `“${state.q}”` : "the chosen image";
-  say(state.q && !run.loaded ? `Loading the model ${run.model || "of the index"}, then searching for ${what} …` : `Searching for ${what} …`);
-  const asks = { keep: state.keep, within: state.within, limit: PAGE, ...(state.q ? { text: state.q } : { row: like }) };
+  const model =
+    state.q && !run.loaded ? `Loading the model ${run.model || "of the index"}, then searching` : "Searching";
+  say(`${model} for ${what} …`);
+  const asks = {
+    keep: state.keep,
+    within: state.within,
+    limit: PAGE,
+    ...(state.q ? { text: state.q } : { row: like }),
+  };
   const found = await ask("search", asks);
   if (mine !== asked) return;
   if (state.q) run.loaded = true;
   show(found.images, found.images.length, "similarity");
   const where = state.within === "index" ? "the index" : "the run";
   say(`${count(found.images.length)} nearest to ${what} of ${count(found.among)} images with vectors in ${where}`);
-}
-
-function tile(image, score, old) {
-  const element = old || fresh(image);
-  if (image.row !== null) elements.set(image.row, element);
-  const value = score === "similarity" ? image.similarity : image.value;
-  const chip = element.querySelector(".chip");
-  chip.hidden = value === null || value === undefined;
-  if (!chip.hidden) chip.textContent = score.includes("similarity") ? value.toFixed(3) : exact(value);
-  if (!chip.hidden) chip.title = score || "";
-  const why = element.querySelector(".why");
-  const badge = element.querySelector(".badge");
-  badge.hidden = !image.standing;
-  badge.className = `badge ${image.standing || ""}`;
-  badge.textContent = STANDINGS[image.standing] || "";
-  const now = image.standing === "kept" || image.standing === "duplicate";
-  const change = element.querySelector(".change");
-  change.hidden = image.was === null;
-  change.textContent = image.was === null ? "" : now ? "comes in" : "goes out";
-  change.className = `change ${now ? "in" : "out"}`;
-  why.textContent = image.why || "";
-  why.title = image.why || "";
-  return element;
-}
-
-function fresh(image) {
-  const hidden = image.row !== null && run.withoutImages;
-  const source = hidden ? null : image.row === null ? image.thumbnail && `data:image/jpeg;base64,${image.thumbnail}` : imageAddress(image.row, 320);
-  const figure = h("span", { className: "figure" });
-  if (source) {
-    const picture = h("img", { alt: "", loading: "lazy", decoding: "async", src: source });
-    picture.addEventListener("error", () => picture.replaceWith(h("span", { className: "unseen" }, "cannot be shown")));
-    figure.append(picture);
-  } else figure.append(h("span", { className: "unseen" }, hidden ? "cannot be shown" : "no thumbnail"));
-  const element = h("button", { type: "button", className: "tile" },
-    figure, h("span", { className: "chip", hidden: true }),
-    h("span", { className: "about" },
-      h("span", { className: "line" }, h("span", { className: "badge" }), h("span", { className: "change", hidden: true })),
-      h("span", { className: "why", dir: "auto" }), h("span", { className: "caption", dir: "auto" }, image.caption || "")));
-  element.setAttribute("aria-label", `${image.name || "image"}, ${STANDINGS[image.standing] || "of the index"}`);
-  element.title = image.name || "";
-  if (image.row !== null) {
-    element.dataset.row = image.row;
-    if (!hidden) seen.observe(element);
-    element.addEventListener("click", () => open(image.row));
-  } else element.disabled = true;
-  return element;
-}
-
-async function fetchCaptions() {
-  while (wanted.size) {
-    const rows = [...wanted].slice(0, CAPTIONS);
-    rows.forEach((row) => wanted.delete(row));
-    try {
-      const page = await ask(`captions?rows=${rows.join(",")}`);
-      for (const found of page.captions) {
-        captions.set(found.row, found);
-        const element = elements.get(found.row);
-        if (element) fill(element, found);
-      }
-    } catch {
-      return; // the next images that come into view ask again
-    }
-  }
-}
-
-function fill(element, found) {
-  element.querySelector(".caption").textContent = found.caption || "";
-  if (found.error) element.querySelector(".figure").replaceChildren(h("span", { className: "unseen" }, found.error));
 }

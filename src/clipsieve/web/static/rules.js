@@ -1,12 +1,11 @@
 // The panel of rules and scores: a histogram for each, thresholds that can be dragged, typed and stepped.
 
-import { $, brief, count, h, later, share, svg } from "./dom.js";
+import { $, count, h, share } from "./dom.js";
+import { axis, histogram, scaleOf, slider } from "./plots.js";
 import { state } from "./state.js";
 
 const MIRRORED = { ">=": "<=", ">": "<", "<=": ">=", "<": ">" };
 const AT_MOST = new Set(["qr_code", "image_text_ratio", "max_similarity", "nearest_similarity", "aspect_ratio"]);
-
-const MANY = 1000; // different texts, from which on they are no labels
 
 let scores = new Map();
 let words = new Map();
@@ -16,7 +15,7 @@ let cards = [];
 export function begin(run, whenChanged) {
   changed = whenChanged;
   scores = new Map(run.scores.map((score) => [score.name, score]));
-  words = new Map(run.words.filter((score) => score.distinct && score.distinct < MANY).map((score) => [score.name, score]));
+  words = new Map(run.words.map((score) => [score.name, score]));
   $("others-box").open = !matchMedia("(max-width: 820px)").matches;
   $("add").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -30,27 +29,6 @@ export function begin(run, whenChanged) {
 
 export const names = () => [...scores.keys()];
 
-// A position on a histogram, 0 to 1, from a value, and back.
-function scaleOf(score) {
-  const [low, high] = [score.edges[0], score.edges[score.edges.length - 1]];
-  const [to, from] = score.scale === "log" ? [Math.log, Math.exp] : [(x) => x, (x) => x];
-  const [start, end] = [to(low), to(high)];
-  const at = (value) => {
-    const inner = score.scale === "log" && value <= 0 ? -Infinity : to(value);
-    return Math.min(1, Math.max(0, (inner - start) / (end - start)));
-  };
-  const exact = (place) => from(start + (end - start) * place);
-  // With no more digits than a pixel is worth; the ends keep all values on their side.
-  const value = (place) => {
-    const step = Math.abs(exact(Math.min(place + 0.002, 1)) - exact(Math.max(place - 0.002, 0))) || 1;
-    const unit = 10 ** Math.floor(Math.log10(step));
-    const turn = place <= 0 ? Math.floor : place >= 1 ? Math.ceil : Math.round;
-    const digits = Math.max(0, -Math.floor(Math.log10(unit)));
-    return Number((turn(exact(place) / unit) * unit).toFixed(Math.min(digits, 20)));
-  };
-  return { at, value };
-}
-
 // The rule in words, from its bounds; those of a range are the low one and the high one.
 function textOf(rule) {
   const [one, other] = rule.bounds;
@@ -62,11 +40,22 @@ function textOf(rule) {
 export function draw(told) {
   const open = document.activeElement && document.activeElement.dataset.of;
   cards = [];
-  const rows = state.keep.map((one, number) => ruleCard(told.rules.find((rule) => rule.keep === number), one, number));
-  $("rules").replaceChildren(...(rows.length ? rows : [h("p", { className: "soft" }, "No rules yet: every image that can be read is kept.")]));
+  const rows = state.keep.map((one, number) =>
+    ruleCard(
+      told.rules.find((rule) => rule.keep === number),
+      one,
+      number,
+    ),
+  );
+  $("rules").replaceChildren(
+    ...(rows.length ? rows : [h("p", { className: "soft" }, "No rules yet: every image that can be read is kept.")]),
+  );
   const ruled = new Set(told.rules.map((rule) => rule.name));
   const unruled = (score) => !ruled.has(score.name);
-  const others = [...[...words.values()].filter(unruled).map(wordCard), ...[...scores.values()].filter(unruled).map(otherCard)];
+  const others = [
+    ...[...words.values()].filter(unruled).map(wordCard),
+    ...[...scores.values()].filter(unruled).map(otherCard),
+  ];
   $("others").replaceChildren(...others);
   $("others-box").hidden = !others.length;
   $("others-box").firstElementChild.textContent = rows.length ? "Other scores" : "Scores";
@@ -109,11 +98,18 @@ function ruleCard(rule, one, number) {
   });
   const score = rule && scores.get(rule.name);
   const moves = rule && rule.bounds.length && score?.edges;
-  const head = h("div", { className: "head" }, h("h3", { dir: "auto" }, rule ? rule.term : one.rule), card.out, card.part, remove);
+  const head = h(
+    "div",
+    { className: "head" },
+    h("h3", { dir: "auto" }, rule ? rule.term : one.rule),
+    card.out,
+    card.part,
+    remove,
+  );
   const parts = [head];
   if (moves) parts.push(...thresholds(card, rule, score, number));
   else {
-    if (score?.edges) parts.push(histogram(card, score).box, axis(score));
+    if (score?.edges) parts.push(histogram(card, score), axis(score));
     if (rule?.members.length && words.has(rule.name)) {
       parts.push(labels(words.get(rule.name), rule.members, (members) => rewrite(number, among(rule.name, members))));
     }
@@ -133,7 +129,12 @@ function ruleCard(rule, one, number) {
 // A rule that is no threshold, or any rule as its own words.
 function asText(one, number) {
   const field = h("input", {
-    className: "words", value: one.rule, spellcheck: false, maxLength: 1000, "aria-label": "The rule", "data-of": `text ${number}`,
+    className: "words",
+    value: one.rule,
+    spellcheck: false,
+    maxLength: 1000,
+    "aria-label": "The rule",
+    "data-of": `text ${number}`,
   });
   field.addEventListener("change", () => rewrite(number, field.value.trim()));
   return field;
@@ -144,25 +145,37 @@ function wordCard(score) {
     state.keep = [...state.keep, { rule: among(score.name, members) }];
     changed("step");
   };
-  return h("article", { className: "card other", "aria-label": score.name },
-    h("div", { className: "head" }, h("h3", {}, score.name), h("span", { className: "soft" }, "keep only")), labels(score, [], add));
+  return h(
+    "article",
+    { className: "card other", "aria-label": score.name },
+    h("div", { className: "head" }, h("h3", {}, score.name), h("span", { className: "soft" }, "keep only")),
+    labels(score, [], add),
+  );
 }
 
-const among = (name, members) => `${name} in (${members.map((word) => (word.includes('"') ? `'${word}'` : `"${word}"`)).join(", ")})`;
+const quoted = (word) => (word.includes('"') ? `'${word}'` : `"${word}"`);
+const among = (name, members) => `${name} in (${members.map(quoted).join(", ")})`;
 
 // The most common labels, each to be kept or not.
 function labels(score, members, put) {
-  const known = new Map([...score.words, ...members.map((word) => [word, null])].map(([word, n]) => [word, n]));
-  for (const [word, n] of score.words) known.set(word, n);
-  return h("p", { className: "labels" }, ...[...known].map(([word, n]) => {
-    const on = members.includes(word);
-    const label = h("button", { type: "button", className: "small", dir: "auto", "aria-pressed": on }, n === null ? word : `${word} ${count(n)}`);
-    label.addEventListener("click", () => {
-      const left = on ? members.filter((other) => other !== word) : [...members, word];
-      if (left.length) put(left);
-    });
-    return label;
-  }));
+  const known = new Map([...members.map((word) => [word, null]), ...score.words]);
+  return h(
+    "p",
+    { className: "labels" },
+    ...[...known].map(([word, n]) => {
+      const on = members.includes(word);
+      const label = h(
+        "button",
+        { type: "button", className: "small", dir: "auto", "aria-pressed": on },
+        n === null ? word : `${word} ${count(n)}`,
+      );
+      label.addEventListener("click", () => {
+        const left = on ? members.filter((other) => other !== word) : [...members, word];
+        if (left.length) put(left);
+      });
+      return label;
+    }),
+  );
 }
 
 function rewrite(number, text) {
@@ -177,7 +190,7 @@ function otherCard(score) {
   const head = h("div", { className: "head" }, h("h3", {}, score.name));
   const parts = [head];
   if (score.edges) {
-    parts.push(histogram(card, score).box, axis(score));
+    parts.push(histogram(card, score), axis(score));
     if (score.rule) {
       const scale = scaleOf(score);
       const term = score.pair ? `any(${score.name})` : score.name;
@@ -185,7 +198,8 @@ function otherCard(score) {
         const button = h("button", { type: "button", className: "small" }, sign === ">=" ? "at least" : "at most");
         button.setAttribute("aria-label", `Keep ${score.name} ${button.textContent}`);
         button.addEventListener("click", () => {
-          state.keep = [...state.keep, { rule: `${term} ${sign} ${scale.value(scale.at(score.percentiles[percentile]))}` }];
+          const value = scale.value(scale.at(score.percentiles[percentile]));
+          state.keep = [...state.keep, { rule: `${term} ${sign} ${value}` }];
           changed("step");
         });
         return button;
@@ -197,34 +211,12 @@ function otherCard(score) {
   return h("article", { className: "card other", "aria-label": score.name }, ...parts);
 }
 
-// Bars for all images and, within them, for the kept; heights by square root, so that few can be seen beside many.
-function histogram(card, score) {
-  const most = Math.sqrt(Math.max(1, ...score.heights));
-  const path = (heights) =>
-    heights.map((n, i) => (n ? `M${i + 0.06} 1V${1 - Math.max(Math.sqrt(n) / most, 0.03)}H${i + 0.94}V1Z` : "")).join("");
-  const bins = score.heights.length;
-  const picture = svg("svg", { viewBox: `0 0 ${bins} 1`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  const kept = svg("path", { class: "kept", d: "" });
-  picture.append(svg("path", { class: "every", d: path(score.heights) }), kept);
-  card.heights = (heights) => kept.setAttribute("d", path(heights));
-  const box = h("div", { className: "plot", title: "grey: all images, blue: kept; heights by square root" }, picture);
-  return { box };
-}
-
-function axis(score) {
-  const [low, high] = [score.edges[0], score.edges[score.edges.length - 1]];
-  const log = score.scale === "log" ? " (log)" : "";
-  return h("p", { className: "axis soft" }, h("span", {}, brief(low)),
-    h("span", {}, `median ${brief(score.percentiles[2])}${log}`), h("span", {}, brief(high)));
-}
-
 function thresholds(card, rule, score, number) {
   const scale = scaleOf(score);
-  const { box } = histogram(card, score);
+  const box = histogram(card, score);
   const outside = rule.bounds.map(() => box.appendChild(h("div", { className: "outside" })));
   const handles = [];
   const fields = [];
-  const soon = later(() => changed("step"), 600);
   const place = () => {
     rule.bounds.forEach(([sign, value], which) => {
       const at = scale.at(value);
@@ -250,42 +242,38 @@ function thresholds(card, rule, score, number) {
   };
   rule.bounds.forEach(([sign], which) => {
     const field = h("input", {
-      type: "number", step: "any", "aria-label": `${rule.term} ${sign}`, "data-of": `number ${number} ${which}`,
+      type: "number",
+      step: "any",
+      "aria-label": `${rule.term} ${sign}`,
+      "data-of": `number ${number} ${which}`,
     });
     field.addEventListener("change", () => {
       if (field.value !== "" && put(which, Number(field.value))) changed("step");
       else field.value = rule.bounds[which][1];
     });
     fields.push(field);
-    const handle = h("button", {
-      type: "button", className: "handle", role: "slider", "aria-label": `${rule.term} ${sign}`, "data-of": `handle ${number} ${which}`,
-      "aria-valuemin": score.edges[0], "aria-valuemax": score.edges[score.edges.length - 1],
+    const handle = slider(box, score, scale, `${rule.term} ${sign}`, {
+      now: () => rule.bounds[which][1],
+      put: (value) => put(which, value),
+      rest: () => changed("step"),
     });
-    handle.addEventListener("pointerdown", (event) => {
-      handle.setPointerCapture(event.pointerId);
-      handle.focus();
-      event.preventDefault();
-    });
-    handle.addEventListener("pointermove", (event) => {
-      if (!handle.hasPointerCapture(event.pointerId)) return;
-      const { left, width } = box.getBoundingClientRect();
-      put(which, scale.value(Math.min(1, Math.max(0, (event.clientX - left) / width))));
-    });
-    handle.addEventListener("lostpointercapture", () => changed("step"));
-    handle.addEventListener("keydown", (event) => {
-      const step = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1 }[event.key];
-      const to = event.key === "Home" ? 0 : event.key === "End" ? 1 : step && scale.at(rule.bounds[which][1]) + step;
-      if (to === undefined) return;
-      event.preventDefault();
-      if (put(which, scale.value(Math.min(1, Math.max(0, to))))) soon();
-    });
+    handle.dataset.of = `handle ${number} ${which}`;
     handles.push(handle);
     box.append(handle);
   });
   place();
   const signs = { ">=": "≥", ">": ">", "<=": "≤", "<": "<" };
-  const words = h("button", { type: "button", className: "plain", title: "Edit the rule as text", "aria-label": `Edit ${rule.text} as text` }, "✎");
-  const line = h("p", { className: "bounds" }, ...rule.bounds.flatMap(([sign], which) => [h("span", {}, signs[sign]), fields[which]]), words);
+  const words = h(
+    "button",
+    { type: "button", className: "plain", title: "Edit the rule as text", "aria-label": `Edit ${rule.text} as text` },
+    "✎",
+  );
+  const line = h(
+    "p",
+    { className: "bounds" },
+    ...rule.bounds.flatMap(([sign], which) => [h("span", {}, signs[sign]), fields[which]]),
+    words,
+  );
   words.addEventListener("click", () => {
     const field = asText(state.keep[number], number);
     line.replaceChildren(field);

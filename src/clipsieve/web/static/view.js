@@ -4,8 +4,10 @@ import { ask, latest } from "./ask.js";
 import * as dialogs from "./dialogs.js";
 import { $, count, h, later, share } from "./dom.js";
 import * as gallery from "./gallery.js";
+import { dragging } from "./plots.js";
 import * as rules from "./rules.js";
 import * as tab from "./state.js";
+import * as tiles from "./tiles.js";
 
 const { state } = tab;
 let run = null;
@@ -16,7 +18,12 @@ let good = []; // the last rules that were right
 
 const refresh = later(() => gallery.reload(), 120);
 
-const decide = latest("decide", (told, question) => {
+const decide = latest("decide", heard, (failure) => {
+  if (first && !tab.isOwn()) startOver(failure.message);
+  else rules.wrong(failure.message, null);
+});
+
+function heard(told, question) {
   if (told.wrong) {
     if (first && !tab.isOwn()) return startOver(told.wrong);
     // What was wrong stays in the panel, to be mended; the numbers are those of the last rules that were right.
@@ -29,19 +36,17 @@ const decide = latest("decide", (told, question) => {
   dialogs.counted(told);
   summary(told);
   gallery.counted(told);
-  if (redraw || first) rules.draw(told);
+  const anew = redraw && !dragging();
+  if (anew) rules.draw(told);
   else rules.update(told);
+  redraw = redraw && !anew;
   rules.wrong(unread, null);
   unread = "";
-  redraw = false;
   tab.write("same");
   if (first) gallery.reload();
   else refresh();
   first = false;
-}, (failure) => {
-  if (first && !tab.isOwn()) startOver(failure.message);
-  else rules.wrong(failure.message, null);
-});
+}
 
 // An address whose rules cannot be used: those of the run, and what was wrong.
 function startOver(text) {
@@ -76,15 +81,21 @@ function summary(told) {
   $("against").className = parts.length ? "differs" : "";
   $("reset").disabled = tab.isOwn();
   const kinds = ["kept", "duplicate", "dropped", "failed", "unknown"];
-  $("bar").replaceChildren(...kinds.filter((kind) => of[kind]).map((kind) => {
-    const piece = h("span", { className: kind, title: `${gallery.STANDINGS[kind]}: ${count(of[kind])}` });
-    piece.style.flexGrow = of[kind];
-    return piece;
-  }));
-  $("bar").setAttribute("aria-label", kinds.map((kind) => `${gallery.STANDINGS[kind]} ${count(of[kind])}`).join(", "));
+  $("bar").replaceChildren(
+    ...kinds
+      .filter((kind) => of[kind])
+      .map((kind) => {
+        const piece = h("span", { className: kind, title: `${tiles.STANDINGS[kind]}: ${count(of[kind])}` });
+        piece.style.flexGrow = of[kind];
+        return piece;
+      }),
+  );
+  $("bar").setAttribute("aria-label", kinds.map((kind) => `${tiles.STANDINGS[kind]} ${count(of[kind])}`).join(", "));
   const names = Object.entries(told.lacking).map(([name, number]) => `${name} (${count(number)})`);
-  const lacking = names.length ? [`${count(of.unknown)} images count as unknown, since the run's early exit left out ${names.join(", ")}; apply computes just those when asked to fill`] : [];
-  const fresh = run.dedup && of.gained ? [`${count(of.gained)} that come in were not compared for near duplicates yet; apply searches anew`] : [];
+  const why = `since the run's early exit left out ${names.join(", ")}; apply computes just those when asked to fill`;
+  const lacking = names.length ? [`${count(of.unknown)} images count as unknown, ${why}`] : [];
+  const anew = "were not compared for near duplicates yet; apply searches anew";
+  const fresh = run.dedup && of.gained ? [`${count(of.gained)} that come in ${anew}`] : [];
   const gone = run.withoutImages ? [run.withoutImages] : [];
   $("notes").replaceChildren(...[...gone, ...lacking, ...fresh].map((text) => h("span", {}, `${text}.`)));
 }
@@ -130,7 +141,9 @@ async function begin() {
   }
   document.title = `${run.name} - Clipsieve`;
   $("name").textContent = run.name;
-  $("about").textContent = [`${count(run.images)} images`, run.layout, run.model && `model ${run.model}`].filter(Boolean).join(" · ");
+  $("about").textContent = [`${count(run.images)} images`, run.layout, run.model && `model ${run.model}`]
+    .filter(Boolean)
+    .join(" · ");
   tab.begin(run);
   rules.begin(run, changed);
   gallery.begin(run, dialogs.openImage);

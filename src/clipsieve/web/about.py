@@ -1,0 +1,72 @@
+"""What the page must know of a run once: its scores with their histograms, its labels, its rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from clipsieve.core.text import printable
+from clipsieve.scorers import COLUMNS
+from clipsieve.web.state import View
+
+WORDS = 30
+"""Values of a text score, such as labels, that are listed."""
+
+MANY = 1000
+"""A text score of more different values is no label but something like a hash."""
+
+
+def about(view: View) -> dict[str, Any]:
+    """All of it, as plain values."""
+    run, plan = view.run, view.tuning.plan
+    words = [_labels(view, name) for name in view.tuning.scores if _is_text(view, name)]
+    return {
+        "key": view.key,
+        "name": printable("/".join(run.path.resolve().parts[-2:]).lstrip("/")),
+        "rows": view.rows,
+        "images": int(view.past.is_image.sum()),
+        "model": printable(run.recipe.model) if run.executed.get("encoder") else None,
+        "layout": run.executed["layout"],
+        "keep": view.own_rules,
+        "dedup": plan.dedup.by.text if plan.dedup else None,
+        "groups": None if view.groups is None else len(view.groups.ends),
+        "write": run.recipe.write.format if run.recipe.write else None,
+        "scores": [_score(view, name) for name in view.numeric],
+        "words": [told for told in words if told is not None],
+    }
+
+
+def _score(view: View, name: str) -> dict[str, Any]:
+    """A numeric score for its panel: ``rule`` says whether rules can name it."""
+    drawn = view.histogram(name)
+    pair = name in COLUMNS and COLUMNS[name].unit == "pair"
+    told: dict[str, Any] = {"name": name, "rule": name in COLUMNS, "pair": pair}
+    if drawn is None:
+        return told
+    skipped = view.past.is_image & pc.is_null(view.ledger[name]).to_numpy()
+    missing = view.past.is_image & np.isnan(view.values(name)) & ~skipped
+    return {
+        **told,
+        "scale": drawn.scale,
+        "edges": drawn.edges.tolist(),
+        "heights": drawn.heights.tolist(),
+        "percentiles": drawn.percentiles,
+        "missing": int(missing.sum()),
+        "skipped": int(skipped.sum()),
+    }
+
+
+def _is_text(view: View, name: str) -> bool:
+    return name in COLUMNS and bool(pa.types.is_string(view.tuning.schema.field(name).type))
+
+
+def _labels(view: View, name: str) -> dict[str, Any] | None:
+    """A text score with its most common values; None for one that says something else of every image."""
+    column = pc.drop_null(view.ledger[name])
+    if not 0 < pc.count_distinct(column).as_py() <= MANY:
+        return None
+    counted = sorted(pc.value_counts(column).to_pylist(), key=lambda item: -item["counts"])
+    return {"name": name, "words": [[printable(item["values"]), item["counts"]] for item in counted[:WORDS]]}
