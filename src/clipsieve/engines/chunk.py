@@ -6,7 +6,7 @@ decides depends on its own samples alone, so chunk and batch sizes change nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,10 @@ from clipsieve.core.ledger import Score
 from clipsieve.core.similarity import best_texts
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
+from clipsieve.engines.filtering import apply_filter
 from clipsieve.engines.prior import Prior
 from clipsieve.engines.reread import SourceBytes, no_longer
-from clipsieve.errors import CountsError, UsageError
+from clipsieve.errors import CountsError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
@@ -270,7 +271,7 @@ class Chunk:
         """The verdicts by all local rules and then by ``filters``, and the ledger rows."""
         verdicts = self._settle(len(self.plan.rules))
         for one in filters:
-            self._filter(one, verdicts, store)
+            apply_filter(one, self, verdicts, store)
         table = ledger.part(
             shard=self.shard,
             first_row=self.first_row,
@@ -313,30 +314,6 @@ class Chunk:
             reasons[int(parts.image_rows[image])] = own or reasons[int(parts.image_rows[image])]
         return reasons
 
-    def _filter(self, one: Filter, verdicts: Verdicts, store: ByteStore) -> None:
-        """Drops the rows that a user's own filter gives a reason for."""
-        parts = self.batch.parts
-        rows = np.flatnonzero(kept_rows(parts, verdicts.images, verdicts.samples, self.batch.layout))
-        if not len(rows):
-            return
-        said = _answers(one, self.kept(verdicts, store), len(rows))
-        reasons = {row: reason for row, reason in zip(rows.tolist(), said, strict=True) if reason is not None}
-        images = np.flatnonzero(verdicts.images & np.isin(parts.image_rows, list(reasons)))
-        of_images = [reasons[row] for row in parts.image_rows[images].tolist()]
-        documents = self.batch.layout.kind == "interleaved"
-        verdicts.drop_images(images, one.name, of_images, whole_sample=not documents)
-        if not documents:  # a row is a sample, also one without images
-            bare = [row for row in reasons if verdicts.samples[row]]
-            verdicts.drop_samples(np.array(bare, dtype=np.int64), one.name, [reasons[row] for row in bare])
-            return
-        others = np.zeros(len(parts.row_samples), dtype=bool)
-        others[list(reasons)] = True
-        others[parts.image_rows] = False
-        self.batch.parts = parts.without(others)
-        held = has_text_rows(self.batch.table, self.batch.layout, self.batch.parts)
-        touched = np.unique(parts.row_samples[others])
-        verdicts.lose_content(touched[~held[touched]], one.name)
-
     def _units(self, unit: Unit) -> int:
         if unit == "pair":
             return len(self.batch.pairs)
@@ -369,22 +346,6 @@ class Chunk:
             self.batch.alive = self._decide(self.plan.rules[: self.plan.kept_ratio_at]).images
             self._put(ratio.score(self.batch), np.arange(self.batch.samples))
         return self._decide(self.plan.rules[:rules])
-
-
-def _answers(one: Filter, batch: Batch, rows: int) -> list[str | None]:
-    """What a filter says of each of the ``rows``. Raises ``UsageError`` when it is not an answer a row."""
-    said = one(batch)
-    if isinstance(said, (str, bytes)) or not isinstance(said, Iterable):
-        raise UsageError(
-            f"filter {one.name} gave {type(said).__name__}; give a list with a reason or None for each row"
-        )
-    answers = list(said)
-    if len(answers) != rows:
-        raise UsageError(f"filter {one.name} gave {len(answers)} answers for {rows} rows; give one a row")
-    odd = next((answer for answer in answers if answer is not None and not (isinstance(answer, str) and answer)), None)
-    if odd is not None:
-        raise UsageError(f"filter {one.name} gave {odd!r} for a row; give the reason why it goes, or None")
-    return [answer and answer.encode(errors="replace").decode() for answer in answers]
 
 
 def _fetched(one: Batch, data: bytes | None) -> bytes | None:
