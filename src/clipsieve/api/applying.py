@@ -50,6 +50,7 @@ def apply_run(
     changes = {} if keep is None else {"keep": keep}
     recipe = tuning.recipe.altered(write, **changes, **({} if dedup is None else {"dedup": dedup}))
     plan = make_plan(recipe, old.executed["layout"])
+    tuning.check_given(plan)
     lacking = _lacking(tuning, plan)
     if lacking:
         _check_fillable(old, plan, lacking, fill)
@@ -96,12 +97,13 @@ def _first_coordinates(tuning: Tuning) -> npt.NDArray[np.float32]:
 def _check_fillable(run: Run, plan: Plan, lacking: Mapping[str, int], fill: bool) -> None:
     """Raises ``RunFolderError`` when what is lacking is not to be computed, or cannot be."""
     told = ", ".join(f"{name} of {images:,}" for name, images in lacking.items())
+    told += " image" + "s" * (max(lacking.values()) != 1)
     if never := [name for name in plan.given if name in lacking]:
         raise RunFolderError(
-            f"{run.path} lacks {told} images, and {never[0]} is of those only that were embedded: "
-            f"run with --score-all --vectors, then `clipsieve add-score`"
+            f"{run.path} lacks {told}, and {never[0]} is only of those that were embedded: run with --score-all "
+            "--vectors, then `clipsieve add-score`"
         )
     if not fill:
         raise RunFolderError(
-            f"{run.path} lacks {told} images, which its early exit or its recipe left out; --fill computes just those"
+            f"{run.path} lacks {told}, which its early exit or its recipe left out; --fill computes just those"
         )

@@ -74,9 +74,17 @@ class Tuning:
     def planned(self, keep: Sequence[str | Mapping[str, Any]]) -> Plan:
         """The plan of the run's recipe with the rules ``keep``, as in a recipe, in place of its own.
 
-        Raises ``RuleError`` or ``RecipeError``.
+        Raises ``RuleError`` or ``RecipeError``, or ``RunFolderError`` for a score that must be added first.
         """
-        return make_plan(self.recipe.altered(keep=list(keep)), self.run.executed["layout"])
+        plan = make_plan(self.recipe.altered(keep=list(keep)), self.run.executed["layout"])
+        self.check_given(plan)
+        return plan
+
+    def check_given(self, plan: Plan) -> None:
+        """Raises ``RunFolderError`` when the run lacks a score of the whole data set that ``plan`` needs."""
+        if missing := set(plan.given) - set(self.schema.names):
+            name = min(missing)
+            raise RunFolderError(f"{self.run.path} has no {name} yet: clipsieve add-score {self.run.path} {name}")
 
     def decide(self, keep: Sequence[str | Mapping[str, Any]]) -> Decision:
         """What the rules ``keep`` would do; raises as ``planned`` does."""

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from clipsieve.report.suggest import Suggestion
 from clipsieve.report.tuning import Comparison, Tally
+from clipsieve.scorers import DATASET_COLUMNS
 
 
 def told(comparison: Comparison, suggested: Sequence[Suggestion], dedup: str | None) -> Iterator[RenderableType]:
@@ -35,10 +36,11 @@ def told(comparison: Comparison, suggested: Sequence[Suggestion], dedup: str | N
 def unknown(lacking: Mapping[str, int]) -> str:
     """Of how many images nobody knows, for want of which scores, and what to do about it."""
     names = ", ".join(f"{name} of {number:,}" for name, number in lacking.items())
-    return (
-        f"{sum(lacking.values()):,} images are not known: the run did not compute {names}. `clipsieve apply --fill` "
-        "computes just those; a run with --score-all leaves none out"
-    )
+    total = sum(lacking.values())
+    told = f"{total:,} image{'s are' if total != 1 else ' is'} not known: the run did not compute {names}. "
+    if set(lacking) & set(DATASET_COLUMNS):
+        return told + "Such scores are only of what was embedded: run with --score-all --vectors, then add them"
+    return told + "`clipsieve apply --fill` computes just those; a run with --score-all leaves none out"
 
 
 def _line(tally: Tally) -> str:
