@@ -196,7 +196,17 @@ def _dedup(value: Any) -> Any:
 
 
 def _keep(value: Any) -> Any:
-    return [item if isinstance(item, (Mapping, Keep)) else {"rule": item} for item in _listed(value) or ()]
+    return [item if isinstance(item, (Mapping, Keep)) else _long_form(item) for item in _listed(value) or ()]
+
+
+def _long_form(rule: Any) -> Any:
+    """A rule as a mapping; a text may be one, as ``{rule: blur >= 100, drop: sample}`` on a command line."""
+    if not (isinstance(rule, str) and rule.lstrip().startswith("{")):
+        return {"rule": rule}
+    try:
+        return yaml.load(rule, _Loader)
+    except yaml.YAMLError as failure:
+        raise ValueError(f"{rule} is no rule: {_yaml_fault(failure)}") from None
 
 
 WRITE_FORMATS = ("jsonl", "csv", "parquet", "webdataset")

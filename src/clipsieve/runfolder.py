@@ -196,8 +196,9 @@ class RunFolder:
 
     def _check(self, found: Mapping[str, Any], identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
         began = found.get("executed") or {}
-        then = {**found, "encoder": began.get("encoder"), "filters": began.get("filters")}
-        now = {**identity, "encoder": executed.get("encoder"), "filters": executed.get("filters")}
+        known = ("encoder", "filters", "scores_of")
+        then = {**found, **{key: began.get(key) for key in known}}
+        now = {**identity, **{key: executed.get(key) for key in known}}
         changed = [key for key in now if then.get(key) != now[key]]
         if changed:
             shown = changed[:_DIFFERENCES]

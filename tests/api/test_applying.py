@@ -55,10 +55,12 @@ def test_any_rules_give_what_a_fresh_run_with_them_gives(data: Path, tmp_path: P
     before, after = (dice.sample(RULES, dice.randrange(1, 5)) for _ in range(2))
     options: dict[str, Any] = {
         "read": read, "model": "demo", "vectors": dice.random() < 0.5,
-        "write": "parquet" if documents else "webdataset",
         "on_error": dice.choice(["drop", "drop-sample", "keep"]), "dedup": dice.choice([None, demo.DEDUP]),
         "scores": {"image_text_ratio": {"count": dice.choice(["source", "kept"])}},
+        "limit": dice.choice([None, None, 13]),
     }  # fmt: skip
+    write = {"format": "parquet" if documents else "webdataset", "scores": dice.random() < 0.4}
+    options["write"] = {**write, "samples_per_shard": dice.choice([None, 5])}
     clipsieve.run(**options, keep=before, out=tmp_path / "before")
     fresh = clipsieve.run(**options, keep=after, out=tmp_path / "fresh")
     applied = apply_run(tmp_path / "before", after, out=tmp_path / "applied", fill=True)
@@ -83,7 +85,7 @@ def test_stricter_rules_decode_no_image_and_need_no_model(
 
 
 def test_looser_rules_are_refused_with_the_number_of_images_that_lack_scores(strict: Run, tmp_path: Path) -> None:
-    with pytest.raises(ClipsieveError, match=r"lacks clip_score of \d+ images, .* --fill computes just"):
+    with pytest.raises(ClipsieveError, match=r"lacks clip_score of \d+ images, .* --fill computes those"):
         apply_run(strict, ["blur >= 100", "clip_score >= 0.57"], out=tmp_path / "applied")
     assert not (tmp_path / "applied").exists()
 
@@ -109,6 +111,61 @@ def test_labels_and_dataset_wide_scores_that_were_added_can_be_rules(strict: Run
     assert "label a blue square not in (a red circle, a star)" in reasons
     assert "not in bottom 50%" in reasons
     assert applied.path == tmp_path / "run-apply"
+
+
+def test_what_no_rule_needs_is_not_computed_and_what_was_computed_is_not_lost(data: Path, tmp_path: Path) -> None:
+    run = clipsieve.run(
+        read=str(data / "pairs.jsonl"), model="demo", keep=["width >= 400", *STRICT], out=tmp_path / "run"
+    )
+    applied = apply_run(run, "width >= 300", out=tmp_path / "applied")  # nothing is to be filled for it
+    assert applied.counts.images.kept > run.counts.images.kept
+    for name in ("blur", "clip_score"):
+        assert applied.ledger[name].to_pylist() == pytest.approx(run.ledger[name].to_pylist(), nan_ok=True)
+
+
+def test_a_score_added_anew_with_other_options_makes_another_selection(strict: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(strict.path, tmp_path / "run"))
+    clipsieve.add_score(run, "neg_clip_loss")
+    apply_run(run, [*STRICT, "neg_clip_loss in top 50%"], out=tmp_path / "best")
+    clipsieve.add_score(run, "neg_clip_loss", tau=0.5)
+    with pytest.raises(ClipsieveError, match="holds a run of another recipe"):
+        apply_run(run, [*STRICT, "neg_clip_loss in top 50%"], out=tmp_path / "best")
+
+
+def test_images_that_have_changed_since_they_were_scored_are_not_written(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    run = clipsieve.run(
+        read=str(tmp_path / "data" / "pairs.jsonl"), keep=["blur >= 100", "file_bytes >= 1"], write="webdataset",
+        out=tmp_path / "run",
+    )  # fmt: skip
+    first = next(row for row in run.ledger.to_pylist() if row["verdict"] == "kept")
+    image = Path(first["reference"])
+    whole = image.read_bytes()
+    for changed, why in (
+        (whole + b" ", "it had [0-9,]+ bytes and has"),
+        (b"x" * len(whole), "not an image of a known"),
+    ):
+        image.write_bytes(changed)
+        with pytest.raises(ClipsieveError, match=rf"was read when it was scored and cannot be now: {why}"):
+            apply_run(run, "blur >= 2", out=tmp_path / "applied", fill=True)
+
+
+def test_what_can_be_told_of_a_broken_image_counts_as_in_a_fresh_run(data: Path, tmp_path: Path) -> None:
+    """Its header gives its width, by which it takes part in a share; with on_error keep it stays itself."""
+    options: dict[str, Any] = {"read": str(data / "documents.parquet"), "on_error": "keep"}
+    clipsieve.run(**options, keep="words >= 1", out=tmp_path / "before")
+    fresh = clipsieve.run(**options, keep="width in bottom 50%", out=tmp_path / "fresh")
+    applied = apply_run(tmp_path / "before", "width in bottom 50%", out=tmp_path / "applied", fill=True)
+    assert verdicts(applied) == verdicts(fresh)
+    assert str(applied.ledger["width"].to_pylist()) == str(fresh.ledger["width"].to_pylist())
+
+
+def test_an_image_of_which_only_the_header_was_seen_may_fail_later(data: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"read": str(data / "documents.parquet"), "check": "header"}
+    clipsieve.run(**options, keep="width >= 1", out=tmp_path / "before")
+    fresh = clipsieve.run(**options, keep="blur >= 1", out=tmp_path / "fresh")
+    applied = apply_run(tmp_path / "before", "blur >= 1", out=tmp_path / "applied", fill=True)
+    assert verdicts(applied) == verdicts(fresh)
 
 
 def test_an_interrupted_selection_goes_on(strict: Run, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 import clipsieve
 from clipsieve.api import Silent, export_run
 from clipsieve.api.export import datasets, fiftyone, projection
+from clipsieve.api.export.places import whole_file, whole_folder
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
 from clipsieve.errors import ClipsieveError, ColumnError, OutputError, RecipeError, RunFolderError
 from tests.fakes import image_bytes
@@ -96,7 +97,7 @@ def test_of_what_cannot_be_read_datasets_has_a_row_without_an_image(source: Path
     run = clipsieve.run(read=str(moved / "rows.jsonl"), model="demo", keep="width >= 1", out=moved / "again")
     (moved / "2.png").unlink()
     done = export_run(run, f"datasets:{tmp_path / 'out'}", verdict="all")
-    assert done.notes == ("2 images cannot be read: their `image` is null",)
+    assert done.notes == ("2 images unreadable: `image` is null",)
     table = pa.concat_tables([pq.read_table(path) for path in sorted((tmp_path / "out").iterdir())])
     assert table.num_rows == 6
     assert [cell["path"] if cell else None for cell in table["image"].to_pylist()] == [
@@ -157,14 +158,14 @@ def test_a_name_that_says_no_image_is_a_reason_for_a_copy(source: Path, tmp_path
     )
     run = clipsieve.run(read=str(tmp_path / "rows.jsonl"), keep="width >= 1", out=tmp_path / "run")
     done = export_run(run, f"fiftyone:{tmp_path / 'out'}")
-    assert (done.rows, done.notes) == (1, ("1 images are left out: there is nothing to read of them",))
+    assert (done.rows, done.notes) == (1, ("1 image left out: nothing to read",))
     (row,) = samples(tmp_path / "out")["samples"]  # type: ignore[misc]
     assert row["filepath"] == "data/00000/00000000.png"
 
 
 def test_atlas_has_points_neighbours_and_thumbnails(source: Path, tmp_path: Path) -> None:
     done = export_run(source / "run", f"atlas:{tmp_path / 'points.parquet'}")
-    assert (done.rows, done.notes) == (4, ("2 images are left out: the run has no vector of them",))
+    assert (done.rows, done.notes) == (4, ("2 images left out: no vector in the run",))
     table = pq.read_table(tmp_path / "points.parquet")
     assert np.isfinite(table["x"].to_numpy()).all()
     vectors = np.concatenate([clipsieve.Run.open(source / "run").vectors(shard) for shard in range(4)])
@@ -236,7 +237,7 @@ def test_the_uids_of_datacomp_may_stand_in_the_json_beside_the_image(tmp_path: P
                 tar.addfile(member, io.BytesIO(data))
     run = clipsieve.run(read=str(tmp_path / "00000000.tar"), keep="width >= 1", out=tmp_path / "run")
     done = export_run(run, f"datacomp:{tmp_path / 'uids.npy'}", uid="uid")
-    assert done.notes == ("1 samples have the uid of another: each uid stands there once",)
+    assert done.notes == ("1 sample with the uid of another: each uid stands there once",)
     assert np.load(tmp_path / "uids.npy").tolist() == [(1, 2), (2**64 - 1, 1)]
     with pytest.raises(RecipeError, match="'000000000'; name the column of the source that holds them with --uid"):
         export_run(run, f"datacomp:{tmp_path / 'other.npy'}")
@@ -318,9 +319,21 @@ def test_a_failure_halfway_leaves_nothing_behind(
         export_run(documents, f"fiftyone:{tmp_path / 'out'}")
     assert os.listdir(tmp_path) == []
     monkeypatch.undo()
-    (tmp_path / ".partial-out" / "data").mkdir(parents=True)  # as a killed process leaves it
     export_run(documents, f"fiftyone:{tmp_path / 'out'}")
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_of_two_exports_to_one_place_the_first_to_end_stays_whole(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is there already"), whole_folder(tmp_path / "out") as one:
+        (one / "mine").touch()
+        with whole_folder(tmp_path / "out") as other:
+            (other / "theirs").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
+    with pytest.raises(OutputError, match="is there already"), whole_file(tmp_path / "x.csv") as file:
+        file.write(b"mine")
+        (tmp_path / "x.csv").write_text("theirs")
+    assert (tmp_path / "x.csv").read_text() == "theirs"
+    assert sorted(os.listdir(tmp_path)) == ["out", "x.csv"]
 
 
 def test_a_run_that_cannot_be_exported_says_why(source: Path, documents: Path, tmp_path: Path) -> None:

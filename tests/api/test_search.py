@@ -257,7 +257,7 @@ def test_what_cannot_be_indexed_leaves_nothing_behind(source: Path, tmp_path: Pa
     clipsieve.run(read=str(source / "rows.jsonl"), keep=["blur >= 100"], out=tmp_path / "plain")
     with pytest.raises(RunFolderError, match="holds no image vectors: run its recipe with --vectors"):
         index_run(tmp_path / "plain", tmp_path / "index")
-    with pytest.raises(RunFolderError, match="is not a run folder"):
+    with pytest.raises(RunFolderError, match="no run at "):
         index_run(tmp_path / "gone", tmp_path / "index")
     run = Path(shutil.copytree(source / "run", tmp_path / "run"))
     os.remove(run / "ledger" / "00000.parquet")

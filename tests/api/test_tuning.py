@@ -53,10 +53,24 @@ def test_what_a_rule_drops_alone_and_last(data: Path, tmp_path: Path) -> None:
     blur, clip = Tuning(run).compare(OWN).steps
     rows = [row for row in run.ledger.to_pylist() if row["error"] is None]
     fails = [(row["blur"] < 100, row["clip_score"] < 0.5) for row in rows]
-    assert blur.alone == sum(b for b, _ in fails)
-    assert clip.alone == sum(c for _, c in fails)
-    assert blur.last == sum(b and not c for b, c in fails)
-    assert clip.last == sum(c and not b for b, c in fails)
+    assert blur.alone == (sum(b for b, _ in fails),) * 2
+    assert clip.alone == (sum(c for _, c in fails),) * 2
+    assert blur.last == (sum(b and not c for b, c in fails),) * 2
+    assert clip.last == (sum(c and not b for b, c in fails),) * 2
+
+
+def test_after_early_exit_what_a_rule_drops_alone_and_last_is_known_within_bounds(run: Run) -> None:
+    """What blur dropped has no clip_score, so whether clip_score would have dropped it is not known."""
+    blur, clip = Tuning(run).compare(OWN).steps
+    by_blur, by_clip = (run.counts.dropped_by[rule] for rule in OWN)
+    assert (blur.alone, blur.last) == ((by_blur, by_blur), (0, by_blur))
+    assert (clip.alone, clip.last) == ((by_clip, by_clip + by_blur), (by_clip, by_clip))
+
+
+def test_two_rules_that_read_alike_are_told_as_one(run: Run) -> None:
+    rules = [{"rule": "blur >= 100"}, {"rule": "blur >= 100", "drop": "image"}]
+    (step,) = (step for step in Tuning(run).compare(rules).steps if step.dropped[1] is not None)
+    assert step.dropped[1] == run.counts.dropped_by["blur >= 100"]
 
 
 def test_images_without_a_score_that_looser_rules_need_are_counted_apart(run: Run) -> None:
@@ -78,6 +92,10 @@ def test_thresholds_by_share_take_the_place_of_the_rules_on_their_scores(run: Ru
     assert all(0.39 < one.passing / one.scored < 0.42 for one in suggested)
     (clip,) = tuning.suggest(["clip_score=40%"])
     assert [rule["rule"] for rule in tuning.with_suggested([clip])] == ["blur >= 100", clip.rule]
+    long = [{"rule": "any(width) >= 300"}, {"rule": "clip_score >= 0.5", "missing": 1.0, "drop": "image"}]
+    found = tuning.with_suggested(tuning.suggest(["50%"], long), long)
+    assert found[0]["rule"].startswith("any(width) >= ") or found[1]["rule"].startswith("any(width) >= ")
+    assert {"missing": 1.0, "drop": "image"}.items() <= found[-1].items()
 
 
 def test_of_a_run_without_rules_thresholds_of_all_scores_are_proposed(data: Path, tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_tune_proposes_thresholds(run: Path) -> None:
     told = json.loads(done.stdout)
     (suggested,) = told["suggested"]
     assert suggested["rule"].startswith("clip_score >= ")
-    assert told["keep"][-1] == {"rule": suggested["rule"]}
+    assert told["keep"][-1]["rule"] == suggested["rule"]
     assert told["images"][1]["kept"] < told["images"][0]["kept"]
 
 
@@ -61,7 +61,7 @@ def test_apply_writes_the_selection(run: Path, tmp_path: Path) -> None:
     [
         (["tune", "--keep", "blurr >= 1"], 2, "unknown score 'blurr'; did you mean 'blur'?"),
         (["tune", "--suggest", "300%"], 2, "give a share between 0 and 100%"),
-        (["apply", "--keep", "blur >= 2", "--keep", "clip_score >= 0.5"], 1, "--fill computes just those"),
+        (["apply", "--keep", "blur >= 2", "--keep", "clip_score >= 0.5"], 1, "--fill computes those"),
     ],
 )
 def test_a_wrong_request_is_one_line(run: Path, arguments: list[str], code: int, line: str) -> None:

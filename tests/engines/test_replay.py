@@ -42,7 +42,7 @@ def replay(
     ratio = None
     if plan.kept_ratio:
         words = replayed.column("words").values[replayed.starts].clip(1)
-        ratio = KeptRatio(name="image_text_ratio", at=plan.kept_ratio_at, words=words)
+        ratio = KeptRatio(at=plan.kept_ratio_at, words=words)
     decided = replayed.decide((*plan.rules, *plan.ranks), ratio)
     names = {KEPT: "kept", FAILED: "failed", BESIDE: "beside", UNKNOWN: "unknown"}
     names |= {number: bound.rule.text for number, bound in enumerate(decided.rules)}

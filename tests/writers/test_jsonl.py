@@ -15,6 +15,7 @@ from clipsieve.core.contracts import LINE
 from clipsieve.core.fetch import from_cell
 from clipsieve.core.layout import Layout, add_scores, keep_rows, parts
 from clipsieve.writers import JsonlWriter
+from clipsieve.writers.cells import json_column
 
 CAPTIONS = Layout(kind="captions", texts=("caption",))
 LISTS = Layout(kind="lists", image="images", texts=("text",))
@@ -136,3 +137,10 @@ def test_half_a_surrogate_pair_is_escaped(written):
 
 def test_no_rows_make_an_empty_file(written):
     assert written(JsonlWriter(), pa.table({"image": pa.array([], pa.string())}), Layout(kind="captions")) == b""
+
+
+def test_a_slice_of_lists_whose_items_lack_a_field_is_written() -> None:
+    """Arrow cannot cast such a slice, even to the type that it has."""
+    rows = [{"images": [{"bytes": b"x", "path": None}] * (n % 3 + 1)} for n in range(4)]
+    sliced = pa.Table.from_pylist(rows).slice(2)
+    assert [len(cells) for cells in json_column(sliced["images"])] == [3, 1]

@@ -6,10 +6,12 @@ column in place of one of that name.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,3 +63,16 @@ def ledger_part(folder: RunFolder, shard: int, columns: Sequence[str] | None = N
                 at = table.schema.get_field_index(field.name)
                 table = table.append_column(field, column) if at < 0 else table.set_column(at, field, column)
     return table
+
+
+def added_options(folder: RunFolder) -> dict[str, tuple[str, dict[str, Any]]]:
+    """For each column that was added the name under which it was, and the options with which it was computed."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for place in sorted((folder.path / "added").glob("[!.]*")):
+        path = place / "00000.parquet"
+        with undamaged(path, f"remove {place} and add its columns again"):
+            schema = pq.read_schema(path)
+            about = json.loads(schema.metadata[place.name.encode()])
+        options = {key: value for key, value in about.items() if key not in ("version", "images")}
+        found |= dict.fromkeys(schema.names, (place.name, options))
+    return found

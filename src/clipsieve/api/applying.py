@@ -48,7 +48,7 @@ def apply_run(
         raise RunFolderError(f"{out} is the run itself; give another --out")
     tuning = Tuning(old)
     changes = {} if keep is None else {"keep": keep}
-    recipe = tuning.recipe.altered(write, **changes, **({} if dedup is None else {"dedup": dedup}))
+    recipe = tuning.altered(write, **changes, **({} if dedup is None else {"dedup": dedup}))
     plan = make_plan(recipe, old.executed["layout"])
     tuning.check_given(plan)
     lacking = _lacking(tuning, plan)
@@ -74,13 +74,14 @@ def _prior(run: Run, shard: int) -> Prior:
 
 
 def _lacking(tuning: Tuning, plan: Plan) -> Mapping[str, int]:
-    """How many images lack what the rules of ``plan``, its dedup or the vectors it keeps need, by name."""
+    """How many images lack what a run of ``plan`` would have of them, by name."""
     decision = tuning.decided(plan)
     lacking = dict(decision.lacking)
     kept = np.flatnonzero(tuning.replay.is_image & ~tuning.replay.exempt & (decision.out_by == KEPT))
-    if plan.dedup is not None:
-        for name in filter(None, (plan.dedup.column, *plan.dedup.preference)):
-            lacking[name] = lacking.get(name, 0) + int((~tuning.replay.column(name).computed[kept]).sum())
+    for scorer in plan.scorers:
+        for name in scorer.columns if scorer.reads != "rows" else ():
+            known = tuning.replay.computed(name)
+            lacking[name] = lacking.get(name, 0) + int((~known[kept]).sum())
     if plan.keeps_vectors:
         lacking["vectors"] = int(np.isnan(_first_coordinates(tuning)[kept]).sum())
     return {name: images for name, images in lacking.items() if images}
@@ -105,5 +106,6 @@ def _check_fillable(run: Run, plan: Plan, lacking: Mapping[str, int], fill: bool
         )
     if not fill:
         raise RunFolderError(
-            f"{run.path} lacks {told}, which its early exit or its recipe left out; --fill computes just those"
+            f"{run.path} lacks {told}, which its early exit or its recipe left out; --fill computes those, and what "
+            "further rules need of them"
         )

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from clipsieve.api.added import ledger_part, whole_ledger
+from clipsieve.api.added import added_options, ledger_part, whole_ledger
 from clipsieve.api.runs import Run
 from clipsieve.core.decide import BoundRule
+from clipsieve.core.layout import Mask
 from clipsieve.core.replay import KEPT, REPLAYED, Decision, KeptRatio, Replay
 from clipsieve.core.rules import check_name, parse
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.report.suggest import FACTS, Suggestion, asked_shares, suggest, wanted
+from clipsieve.report.suggest import FACTS, Suggestion, asked_shares, suggest
 from clipsieve.report.tuning import Comparison, compare
-from clipsieve.runfolder import RunFolder, undamaged
-from clipsieve.scorers import DATASET_COLUMNS
+from clipsieve.runfolder import RunFolder
+from clipsieve.scorers import COLUMNS, DATASET_COLUMNS
 
 
 class Tuning:
@@ -49,34 +48,30 @@ class Tuning:
     @cached_property
     def scores(self) -> list[str]:
         """The scores of the ledger that rules can name."""
-        scored = [field for field in self.schema if (field.metadata or {}).get(b"unit")]
-        kinds = (pa.types.is_floating, pa.types.is_string, pa.types.is_list)
-        return [field.name for field in scored if any(kind(field.type) for kind in kinds)]
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """The run's recipe, which names all scores of its ledger, with their options."""
-        recipe = self.run.recipe
-        named = [bound.rule.name for bound in (*self.plan.rules, *self.plan.ranks)]
-        named += [name for name in DATASET_COLUMNS if name in self.schema.names]
-        options: dict[str, Mapping[str, Any]] = {name: {} for name in named} | dict(recipe.scores)
-        if (path := self.run.path / "added" / "label" / "00000.parquet").exists():
-            with undamaged(path):
-                about = json.loads(pq.read_schema(path).metadata[b"label"])
-            options["label"] = {key: value for key, value in about.items() if key != "version"}
-        return recipe.model_copy(update={"scores": options})
+        return [name for name in self.schema.names if name in COLUMNS or name in DATASET_COLUMNS]
 
     @property
     def plan(self) -> Plan:
         """The run's own rules, as they were planned."""
         return self.run.plan
 
-    def planned(self, keep: Sequence[str | Mapping[str, Any]]) -> Plan:
+    def altered(self, write: Any = None, **changes: Any) -> Recipe:
+        """The run's recipe with ``changes``, as ``Recipe.altered`` makes it.
+
+        Scores that were added to the run are in it with the options they were computed with.
+        """
+        recipe = self.run.recipe.altered(write, **changes)
+        named = [rule.name for keep in recipe.keep for rule in parse(keep.rule)]
+        added = added_options(RunFolder(self.run.path))
+        options = dict(added[name] for name in (*named, *recipe.scores) if name in added)
+        return recipe.model_copy(update={"scores": {**recipe.scores, **options}})
+
+    def planned(self, keep: Any) -> Plan:
         """The plan of the run's recipe with the rules ``keep``, as in a recipe, in place of its own.
 
         Raises ``RuleError`` or ``RecipeError``, or ``RunFolderError`` for a score that must be added first.
         """
-        plan = make_plan(self.recipe.altered(keep=list(keep)), self.run.executed["layout"])
+        plan = make_plan(self.altered(keep=keep), self.run.executed["layout"])
         self.check_given(plan)
         return plan
 
@@ -86,32 +81,39 @@ class Tuning:
             name = min(missing)
             raise RunFolderError(f"{self.run.path} has no {name} yet: clipsieve add-score {self.run.path} {name}")
 
-    def decide(self, keep: Sequence[str | Mapping[str, Any]]) -> Decision:
+    def decide(self, keep: Any) -> Decision:
         """What the rules ``keep`` would do; raises as ``planned`` does."""
         return self.decided(self.planned(keep))
 
-    def compare(self, keep: Sequence[str | Mapping[str, Any]]) -> Comparison:
+    def compare(self, keep: Any) -> Comparison:
         """The rules ``keep`` beside the run's own; raises as ``planned`` does."""
         return compare(self.replay, self.own, self.decide(keep), lambda rules: self.decide(as_keep(rules)))
 
-    def suggest(self, shares: Sequence[str], keep: Sequence[str | Mapping[str, Any]] | None = None) -> list[Suggestion]:
-        """Thresholds by share: ``30%`` for the score of each rule, ``clip_score=30%`` for one.
+    def suggest(self, shares: str | Sequence[str], keep: Any = None) -> list[Suggestion]:
+        """Thresholds by share: ``30%`` for each rule that has a threshold, ``clip_score=30%`` for one score.
 
-        The rules are ``keep``, or the run's own; of a run without any, ``30%`` is for every score that is no mere fact
-        such as the width. Raises ``RuleError``.
+        The rules are ``keep``, or the run's own; without any, ``30%`` is for every score that is no mere fact such as
+        the width. Raises ``RuleError``.
         """
-        rules = [bound.rule for bound in (self.plan if keep is None else self.planned(keep)).rules]
-        numbers = [name for name in self.scores if pa.types.is_floating(self.schema.field(name).type)]
-        named = [name for name in dict.fromkeys(rule.name for rule in rules) if name in numbers]
+        plan = self.plan if keep is None else self.planned(keep)
+        rules = {bound.rule.name: bound.rule for bound in (*plan.rules, *plan.ranks)}
+        numbers = [name for name in self.scores if not pa.types.is_string(self.schema.field(name).type)]
+        named = [name for name in rules if name in numbers] or [name for name in numbers if name not in FACTS]
         found = []
-        for name, percent in asked_shares(shares, named or [name for name in numbers if name not in FACTS]).items():
+        for name, percent in asked_shares(shares, named).items():
             check_name(name, numbers)
-            column = self.replay.column(name)
-            of_samples = self.schema.field(name).metadata[b"unit"] == b"sample"
-            units = self.replay.starts if of_samples else np.flatnonzero(self.replay.is_image)
-            one = column.at(units)
-            found.append(suggest(name, one.values, one.computed, percent, wanted(name, rules)))
+            found.append(suggest(name, *self._values(name), percent, rules.get(name)))
         return found
+
+    def _values(self, name: str) -> tuple[npt.NDArray[np.float64], Mask]:
+        """A score by its units, images, samples or pairs, and which of them were computed."""
+        if pa.types.is_list(self.schema.field(name).type):
+            pairs, *_ = self.replay.pairs(name)
+            return pairs.values, pairs.computed
+        of_samples = self.schema.field(name).metadata[b"unit"] == b"sample"
+        units = self.replay.starts if of_samples else np.flatnonzero(self.replay.is_image)
+        column = self.replay.column(name).at(units)
+        return column.values, column.computed
 
     @cached_property
     def own(self) -> Decision:
@@ -122,26 +124,25 @@ class Tuning:
         """What the rules of ``plan`` do, up to the search for near duplicates."""
         return self.replay.decide((*plan.rules, *plan.ranks), self._ratio(plan))
 
-    def with_suggested(
-        self, suggested: Sequence[Suggestion], keep: Sequence[str | Mapping[str, Any]] | None = None
-    ) -> list[dict[str, Any]]:
-        """The rules ``keep``, or the run's own, with those suggested in place of theirs on the same scores."""
+    def with_suggested(self, suggested: Sequence[Suggestion], keep: Any = None) -> list[dict[str, Any]]:
+        """The rules ``keep``, or the run's own, with the thresholds of those suggested; the rest of a rule stays."""
         plan = self.plan if keep is None else self.planned(keep)
-        new = [rule for one in suggested for rule in parse(one.rule)]
-        names = {rule.name for rule in new}
-        kept = [bound for bound in (*plan.rules, *plan.ranks) if bound.rule.name not in names]
-        return [*as_keep(kept), *({"rule": rule.text} for rule in new)]
+        rules = as_keep((*plan.rules, *plan.ranks))
+        texts = {one.name: one.rule for one in suggested}
+        replaced = [
+            {**rule, "rule": texts.get(bound.rule.name, rule["rule"])}
+            for rule, bound in zip(rules, (*plan.rules, *plan.ranks), strict=True)
+        ]
+        there = {bound.rule.name for bound in (*plan.rules, *plan.ranks)}
+        new = [{"rule": one.rule} for one in suggested if one.name not in there]
+        return [rule for n, rule in enumerate(replaced) if rule not in replaced[:n]] + new
 
     def values(self, name: str) -> npt.NDArray[np.float64]:
         """A number of each ledger row to sort by, ``(rows,)``, NaN where there is none; see ``Replay.values``."""
         return self.replay.values(name)
 
     def _ratio(self, plan: Plan) -> KeptRatio | None:
-        return (
-            None
-            if plan.kept_ratio is None
-            else KeptRatio(name="image_text_ratio", at=plan.kept_ratio_at, words=self._words)
-        )
+        return None if plan.kept_ratio is None else KeptRatio(at=plan.kept_ratio_at, words=self._words)
 
     @cached_property
     def _words(self) -> npt.NDArray[np.float64]:

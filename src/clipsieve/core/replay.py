@@ -53,7 +53,6 @@ class KeptRatio:
     ``words`` ``(samples,)`` is what they are divided by, NaN where it is not known.
     """
 
-    name: str
     at: int
     words: npt.NDArray[np.float64]
 
@@ -135,6 +134,15 @@ class Replay:
         first = np.repeat(np.arange(self.rows), sizes)
         within = np.arange(len(first)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         return Column.of(pc.list_flatten(lists)), first, first + 1 + within
+
+    def computed(self, name: str) -> Mask:
+        """Which rows have a value of a score; of pairs all that they could have, ``(rows,)``."""
+        if not (self.has(name) and pa.types.is_list(self.ledger[name].type)):
+            return self.column(name).computed
+        column, first, _ = self.pairs(name)
+        known = np.ones(self.rows, dtype=bool)
+        known[first[~column.computed]] = False
+        return known
 
     def values(self, name: str) -> npt.NDArray[np.float64]:
         """A number for each row, to sort by: NaN where there is none; of pairs an image's highest with any other."""
@@ -231,7 +239,7 @@ class _State:
         """Counts the images that are in, for the ratio of a sample's images to its words."""
         left = np.bincount(self.of.samples[self.images], minlength=len(self.of.starts))
         values = np.where(left == 0, 0.0, left / ratio.words)
-        self.kept_ratio[ratio.name] = Column(values, ~np.isnan(values) & ~self._any(self.out_by == UNKNOWN))
+        self.kept_ratio["image_text_ratio"] = Column(values, ~np.isnan(values) & ~self._any(self.out_by == UNKNOWN))
 
     def decision(self, rules: tuple[BoundRule, ...]) -> Decision:
         """The state as it is."""

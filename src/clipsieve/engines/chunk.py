@@ -106,9 +106,10 @@ class Chunk:
             self.errors |= prior.errors
             for name, score in self.scores.items():
                 prior.give(name, score)
-                if score.unit != "sample":  # of what failed there is nothing to compute
-                    of_units = batch.pairs if score.unit == "pair" else np.arange(batch.images)[:, None]
-                    score.computed[np.isin(of_units, list(prior.errors)).any(axis=1)] = True
+            # What failed has no vector, and nothing more is to be known of it.
+            for name in (*plan.given, *(name for scorer in plan.vector_scorers for name in scorer.columns)):
+                of_units = batch.pairs if self.scores[name].unit == "pair" else np.arange(batch.images)[:, None]
+                self.scores[name].computed[np.isin(of_units, list(prior.errors)).any(axis=1)] = True
 
     @cached_property
     def geometry(self) -> Geometry:
@@ -155,22 +156,39 @@ class Chunk:
 
     def _score_missing(self, image: int, encoder: Encoder | None) -> ImageWork:
         """Computes what an earlier run left out of one image; one that has all its scores is not read."""
-        if image in self.errors:
-            return ImageWork(error=self.errors[image])
-        if not self._open[image]:
+        failed = image in self.errors
+        if not (self._open[image] or failed):
             return ImageWork()
+        was_decoded = self.plan.recipe.check == "decode" or self._has_pixel_scores(image)
         one = self.batch.one_image(image)
         for stage in self.plan.image_stages:
             if not all(self.scores[name].computed[image] for name in stage.scorer.columns):
                 self._score(stage.scorer, one, np.array([image]))
-                self._check_readable(one)
-            if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
+                if one.errors and not failed:
+                    return self._failed_later(one, was_decoded)
+            if not (failed or self.plan.recipe.score_all or self._passes(stage.rules, image)):
                 return ImageWork()
+        if failed:
+            return ImageWork(error=self.errors[image])
         if encoder is None or not self._lacks_vector[image]:
             return ImageWork()
         rgb = one.pixels[0]
-        self._check_readable(one)
-        return ImageWork(prepared=self._prepared(rgb, encoder))
+        return self._failed_later(one, was_decoded) if one.errors else ImageWork(prepared=self._prepared(rgb, encoder))
+
+    def _has_pixel_scores(self, image: int) -> bool:
+        """Whether an earlier run has looked at the pixels of an image."""
+        looked = [stage.scorer for stage in self.plan.image_stages if stage.scorer.reads == "pixels"]
+        scored = any(self.scores[name].computed[image] for scorer in looked for name in scorer.columns)
+        return scored or (self.known_vectors is not None and not np.isnan(self.known_vectors[image]).any())
+
+    def _failed_later(self, one: Batch, was_decoded: bool) -> ImageWork:
+        """An image of which an earlier run had seen the header alone fails now.
+
+        Raises ``SourceError`` for one that was whole then.
+        """
+        if was_decoded:
+            raise no_longer(one.parts.images[0], one.errors[0])
+        return self._failed(one, one.bytes[0])
 
     def _prepared(self, rgb: Pixels | None, encoder: Encoder | None) -> Pixels | None:
         """The model's input, where there is a model and an image."""
@@ -281,19 +299,15 @@ class Chunk:
             errors=self.errors,
             scores=self.scores,
         )
-        return verdicts, table
+        return verdicts, table if self.prior is None else self.prior.carry(table)
 
     def kept(self, verdicts: Verdicts, store: ByteStore) -> Batch:
         """What stays, with the bytes that were fetched on the way."""
         kept = self.batch.kept(verdicts.images, verdicts.samples)
         kept.bytes = StoredBytes(
-            store=store, keys=self.keys(verdicts), sources=kept.parts.images, reread=self.reread(kept)
+            store=store, keys=self.keys(verdicts), sources=kept.parts.images, reread=reread(kept, [(self, verdicts)])
         )
         return kept
-
-    def reread(self, kept: Batch) -> LazyBytes | None:
-        """The bytes of what stays from the source again, where an earlier run had fetched them."""
-        return None if self.prior is None else SourceBytes(kept.parts.images, kept.errors)
 
     def keys(self, verdicts: Verdicts) -> list[tuple[int, int]]:
         """Under which the bytes of the images that stay are stored."""
@@ -346,6 +360,12 @@ class Chunk:
             self.batch.alive = self._decide(self.plan.rules[: self.plan.kept_ratio_at]).images
             self._put(ratio.score(self.batch), np.arange(self.batch.samples))
         return self._decide(self.plan.rules[:rules])
+
+
+def reread(kept: Batch, of: Sequence[tuple[Chunk, Verdicts]]) -> LazyBytes | None:
+    """The bytes of what stays of some chunks from the source again, where an earlier run had fetched them."""
+    sizes = [chunk.prior.sizes[verdicts.images] for chunk, verdicts in of if chunk.prior is not None]
+    return SourceBytes(kept.parts.images, kept.errors, np.concatenate(sizes)) if sizes else None
 
 
 def _fetched(one: Batch, data: bytes | None) -> bytes | None:

@@ -22,7 +22,8 @@ from clipsieve.core.decide import Verdicts
 from clipsieve.core.layout import Layout, add_scores, embedded
 from clipsieve.core.ledger import Counts, count
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
-from clipsieve.engines.chunk import Chunk
+from clipsieve.engines.chunk import Chunk, reread
+from clipsieve.engines.prior import CARRIED
 from clipsieve.engines.staging import stage
 from clipsieve.errors import OutputError
 from clipsieve.runfolder import Kind, RunFolder, atomic, clean_partials, write_table
@@ -50,8 +51,8 @@ class ScoredShard:
         pieces = list(zip(self.chunks, verdicts, strict=True))
         kept = Batch.concat([chunk.kept(decided, self.store) for chunk, decided in pieces])
         keys = [key for chunk, decided in pieces for key in chunk.keys(decided)]
-        reread = self.chunks[0].reread(kept)
-        kept.bytes = StoredBytes(store=self.store, keys=keys, sources=kept.parts.images, reread=reread)
+        again = reread(kept, pieces)
+        kept.bytes = StoredBytes(store=self.store, keys=keys, sources=kept.parts.images, reread=again)
         return kept
 
     def image_vectors(self, ledger: pa.Table) -> Vectors:
@@ -185,7 +186,8 @@ class Committer:
         of_images: dict[str, pa.Array] = {}
         of_samples: dict[str, pa.Array] = {}
         for score in ledger.schema:
-            unit = (score.metadata or {}).get(b"unit")
+            about = score.metadata or {}
+            unit = None if about.keys() & CARRIED.keys() else about.get(b"unit")
             if unit == b"sample":
                 of_samples[score.name] = samples[score.name].combine_chunks()
             elif unit is not None:

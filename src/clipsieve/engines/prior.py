@@ -15,9 +15,17 @@ import pyarrow.compute as pc
 from clipsieve.core.batch import Batch
 from clipsieve.core.ledger import Score
 from clipsieve.errors import RunFolderError
+from clipsieve.scorers import COLUMNS, DATASET_COLUMNS
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Vectors
+
+
+SCORES = {*COLUMNS, *DATASET_COLUMNS}
+"""Columns of a ledger that hold what was computed, not what was decided by it."""
+
+CARRIED = {b"carried": b"from an earlier run"}
+"""Metadata of a column that the run itself had no need of."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,6 +65,21 @@ class Prior:
             column = column.take(pa.array(self._sample_rows if score.unit == "sample" else self._image_rows))
         known = np.flatnonzero(pc.is_valid(column).to_numpy(zero_copy_only=False))
         score.put(known, column.take(pa.array(known)))
+
+    @cached_property
+    def sizes(self) -> npt.NDArray[np.float64]:
+        """How many bytes each image had, ``(images,)``, NaN where that is not known."""
+        if "file_bytes" not in self.table.column_names:
+            return np.full(len(self._image_rows), np.nan)
+        found: npt.NDArray[np.float64] = self.table["file_bytes"].to_numpy()[self._image_rows]
+        return found
+
+    def carry(self, table: pa.Table) -> pa.Table:
+        """Ledger rows with the scores of these that they do not have: nothing that was computed once is lost."""
+        for field, column in zip(self.table.schema, self.table.columns, strict=True):
+            if field.name in SCORES and field.name not in table.column_names:
+                table = table.append_column(field.with_metadata({**field.metadata, **CARRIED}), column)
+        return table
 
     @cached_property
     def image_vectors(self) -> Vectors | None:

@@ -6,6 +6,9 @@ import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
+import numpy.typing as npt
+
 from clipsieve.core.decode import has_known_format
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.lazy import LazyBytes
@@ -18,12 +21,16 @@ AHEAD = 16
 class SourceBytes(LazyBytes):
     """Bytes of images that were read before; None for those in ``failed``, of which only what is an image is given.
 
-    Whoever asks for one after the other is read ahead of.
+    Whoever asks for one after the other is read ahead of. ``sizes`` ``(images,)`` are how many bytes they had, NaN
+    where that is not known: an image that has changed since its scores were computed is not passed off as the same.
     """
 
-    def __init__(self, sources: Sequence[ImageSource], failed: Collection[int]) -> None:
+    def __init__(
+        self, sources: Sequence[ImageSource], failed: Collection[int], sizes: npt.NDArray[np.float64] | None = None
+    ) -> None:
         self._sources = sources
         self._failed = failed
+        self._sizes = np.full(len(sources), np.nan) if sizes is None else sizes
         self._threads = ThreadPoolExecutor(min(AHEAD, 4 * (os.cpu_count() or 1)), "clipsieve-reread")
         self._ahead: dict[int, Future[bytes | None]] = {}
 
@@ -42,13 +49,20 @@ class SourceBytes(LazyBytes):
     def _read(self, index: int) -> bytes | None:
         try:
             data = self._sources[index].read()
-            return data if index not in self._failed or has_known_format(data) else None
         except ImageError as failure:
             if index in self._failed:
                 return None
             raise no_longer(self._sources[index], str(failure)) from None
+        size = self._sizes[index]
+        if not (np.isnan(size) or len(data) == size):
+            raise no_longer(self._sources[index], f"it had {size:,.0f} bytes and has {len(data):,}")
+        if has_known_format(data):
+            return data
+        if index in self._failed:
+            return None
+        raise no_longer(self._sources[index], "not an image of a known format")
 
 
 def no_longer(source: ImageSource, why: str) -> SourceError:
-    """An image that was scored cannot be read a second time."""
+    """An image that was scored cannot be read a second time, or is another one."""
     return SourceError(f"{source.reference or 'an image'} was read when it was scored and cannot be now: {why}")

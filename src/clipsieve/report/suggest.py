@@ -27,26 +27,27 @@ FACTS = ("words", "file_bytes", "width", "height", "aspect_ratio")
 NEAR = 0.005
 """A rounded threshold may let this share of the scored more or fewer pass than the exact one."""
 
-_ASKED = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)\s*=\s*)?(?P<percent>\d+(?:\.\d+)?)\s*%?")
+_ASKED = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)\s*=\s*)?(?P<percent>\d+(?:\.\d+)?)\s*%")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """A rule that ``passing`` of the ``scored`` images or samples pass; ``unscored`` were left out by early exit."""
+    """A rule on ``name`` that ``passing`` of the ``scored`` values pass; ``unscored`` were left out by early exit."""
 
+    name: str
     rule: str
     scored: int
     passing: int
     unscored: int
 
 
-def asked_shares(asked: Sequence[str], names: Sequence[str]) -> dict[str, float]:
+def asked_shares(asked: str | Sequence[str], names: Sequence[str]) -> dict[str, float]:
     """The share in percent for each score: ``30%`` is for all of ``names``, ``clip_score=30%`` for one.
 
     Raises ``RuleError``.
     """
     shares: dict[str, float] = {}
-    for text in asked:
+    for text in [asked] if isinstance(asked, str) else asked:
         match = _ASKED.fullmatch(text.strip())
         if match is None or not 0 < float(match["percent"]) < 100:
             raise RuleError(f"--suggest {text!r}: give a share between 0 and 100%, as in 30% or clip_score=30%")
@@ -55,22 +56,27 @@ def asked_shares(asked: Sequence[str], names: Sequence[str]) -> dict[str, float]
     return shares
 
 
-def wanted(name: str, rules: Sequence[Rule]) -> Wanted:
+def wanted(name: str, rule: Rule | None) -> Wanted:
     """Which values of a score are wanted: as its rule has it, else as is usual."""
-    rule = next((rule for rule in rules if rule.name == name and rule.tests), None)
-    if rule is None:
+    if rule is None or not rule.tests:
         return WANTED.get(name, "high")
     sides = {test.op[0] for test in rule.tests}
     return "middle" if sides == {"<", ">"} else "high" if ">" in sides else "low"
 
 
 def suggest(
-    name: str, values: npt.NDArray[np.float64], computed: npt.NDArray[np.bool_], percent: float, of: Wanted
+    name: str,
+    values: npt.NDArray[np.float64],
+    computed: npt.NDArray[np.bool_],
+    percent: float,
+    like: Rule | None = None,
 ) -> Suggestion:
     """The threshold on ``values`` ``(units,)`` that ``percent`` of those that are ``computed`` and no NaN pass.
 
-    It has few digits, as many as bring it within half a percent of the share. Raises ``RuleError`` without any value.
+    It points the way of the rule ``like``, and is on any or all values where that is. It has few digits, as many as
+    bring it within half a percent of the share. Raises ``RuleError`` without any value.
     """
+    of = wanted(name, like)
     scored = np.sort(values[computed & ~np.isnan(values)])
     if not len(scored):
         raise RuleError(f"--suggest: the run has no {name} to judge by")
@@ -85,10 +91,11 @@ def suggest(
         passing = _between(scored, *bounds)
         if abs(passing - _between(scored, repr(float(low)), repr(float(high)))) <= NEAR * len(scored):
             break
-    rule = f"{name} >= {bounds[0]}" if of == "high" else f"{name} <= {bounds[1]}"
+    term = f"{like.quantifier}({name})" if like is not None and like.quantifier else name
+    rule = f"{term} >= {bounds[0]}" if of == "high" else f"{term} <= {bounds[1]}"
     if of == "middle":
-        rule = f"{bounds[0]} <= {name} <= {bounds[1]}"
-    return Suggestion(rule=rule, scored=len(scored), passing=passing, unscored=int((~computed).sum()))
+        rule = f"{bounds[0]} <= {term} <= {bounds[1]}"
+    return Suggestion(name=name, rule=rule, scored=len(scored), passing=passing, unscored=int((~computed).sum()))
 
 
 def _between(ordered: npt.NDArray[np.float64], low: str | None, high: str | None) -> int:

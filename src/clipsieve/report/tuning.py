@@ -18,8 +18,8 @@ class Step:
     """A rule of either list: the images it ``dropped`` and the images it ``left``, ``None`` where it is not in it.
 
     ``to_kept`` were dropped by it before and are kept now, ``to_dropped`` were kept before and are dropped by it now.
-    Of the images that it would judge ``alone``, without any other rule, and ``last``, after all others, it drops so
-    many; None for a rule that is no longer there.
+    ``alone``, without any other rule, and ``last``, after all others, it drops at least and at most so many: of some it
+    is not known. None for a rule that is no longer there.
     """
 
     rule: str
@@ -27,8 +27,8 @@ class Step:
     left: tuple[int | None, int | None]
     to_kept: int
     to_dropped: int
-    alone: int | None
-    last: int | None
+    alone: tuple[int, int] | None
+    last: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +62,19 @@ def compare(
     """Holds ``after`` against ``before``; ``decide`` decides other lists of the rules of ``after``."""
     images = replay.is_image
     kept = [images & (decision.out_by == KEPT) for decision in (before, after)]
-    own = {bound.rule.text: number for number, bound in enumerate(before.rules)}
-    new = {bound.rule.text: number for number, bound in enumerate(after.rules)}
+    own, new = _numbers(before), _numbers(after)
     funnels = [_funnel(images, decision) for decision in (before, after)]
     steps = []
     for text in _in_order(before.rules, after.rules):
         (was, had_left), (now, has_left) = (funnel.get(text, (None, None)) for funnel in funnels)
-        alone, last = _by_itself(replay, after, new[text], decide) if text in new else (None, None)
+        alone, last = _by_itself(images, after, new[text], decide) if text in new else (None, None)
         steps.append(
             Step(
                 rule=text,
                 dropped=(was, now),
                 left=(had_left, has_left),
-                to_kept=int((kept[1] & (before.out_by == own[text])).sum()) if text in own else 0,
-                to_dropped=int((kept[0] & (after.out_by == new[text])).sum()) if text in new else 0,
+                to_kept=int((kept[1] & np.isin(before.out_by, own.get(text, []))).sum()),
+                to_dropped=int((kept[0] & np.isin(after.out_by, new.get(text, []))).sum()),
                 alone=alone,
                 last=last,
             )
@@ -95,15 +94,23 @@ def _tally(codes: npt.NDArray[np.int16]) -> Tally:
     return Tally(kept=kept, failed=failed, unknown=unknown, dropped=len(codes) - kept - failed - unknown)
 
 
+def _numbers(decision: Decision) -> dict[str, list[int]]:
+    """The numbers of each rule by its text: rules that differ in what they drop may read alike."""
+    found: dict[str, list[int]] = {}
+    for number, bound in enumerate(decision.rules):
+        found.setdefault(bound.rule.text, []).append(number)
+    return found
+
+
 def _funnel(images: Mask, decision: Decision) -> dict[str, tuple[int, int]]:
     """What each rule took out and what it left; those that are not known are left."""
     codes = decision.out_by[images]
     left = len(codes) - int(np.isin(codes, (FAILED, BESIDE)).sum())
     found = {}
-    for number, bound in enumerate(decision.rules):
-        out = int((codes == number).sum())
+    for text, numbers in _numbers(decision).items():
+        out = int(np.isin(codes, numbers).sum())
         left -= out
-        found[bound.rule.text] = (out, left)
+        found[text] = (out, left)
     return found
 
 
@@ -120,11 +127,13 @@ def _in_order(before: Sequence[BoundRule], after: Sequence[BoundRule]) -> Iterat
 
 
 def _by_itself(
-    replay: Replay, after: Decision, number: int, decide: Callable[[Sequence[BoundRule]], Decision]
-) -> tuple[int, int]:
-    """What a rule drops alone, and what it drops last, of the images that all others keep."""
-    bound = after.rules[number]
-    alone = decide([bound]).out_by == 0
-    others = decide([*after.rules[:number], *after.rules[number + 1 :]]).out_by == KEPT
-    lost = others & (after.out_by != KEPT) & (after.out_by != UNKNOWN)
-    return int((replay.is_image & alone).sum()), int((replay.is_image & lost).sum())
+    images: Mask, after: Decision, numbers: Sequence[int], decide: Callable[[Sequence[BoundRule]], Decision]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What rules of one text drop alone, and what last, of the images that all others keep: at least, and at most."""
+    alone = decide([after.rules[number] for number in numbers]).out_by
+    others = decide([bound for number, bound in enumerate(after.rules) if number not in numbers]).out_by
+    lost = (others == KEPT) & (after.out_by != KEPT) & (after.out_by != UNKNOWN)
+    # Of those that they drop before others are asked, the others may have nothing to say.
+    open_ = (others == UNKNOWN) & np.isin(after.out_by, numbers) | (others == KEPT) & (after.out_by == UNKNOWN)
+    dropped, unknown, last, maybe = (int((images & some).sum()) for some in (alone >= 0, alone == UNKNOWN, lost, open_))
+    return (dropped, dropped + unknown), (last, last + maybe)

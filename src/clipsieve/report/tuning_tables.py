@@ -20,8 +20,9 @@ def told(comparison: Comparison, suggested: Sequence[Suggestion], dedup: str | N
         yield Text("Each by itself; what they keep together is below.\n", style="dim")
     yield _funnel(comparison)
     yield Text("")
-    yield _effects(comparison)
-    yield Text("alone: without any other rule; last: after all others\n", style="dim")
+    if comparison.steps:
+        yield _effects(comparison)
+        yield Text("alone: without any other rule; last: after all others\n", style="dim")
     for name, (before, now) in {"images": comparison.images, "samples": comparison.samples}.items():
         change = now.kept - before.kept
         yield Text(f"{name:<8}{_line(now)}; kept {before.kept:,} before ({change:+,})")
@@ -40,7 +41,7 @@ def unknown(lacking: Mapping[str, int]) -> str:
     told = f"{total:,} image{'s are' if total != 1 else ' is'} not known: the run did not compute {names}. "
     if set(lacking) & set(DATASET_COLUMNS):
         return told + "Such scores are only of what was embedded: run with --score-all --vectors, then add them"
-    return told + "`clipsieve apply --fill` computes just those; a run with --score-all leaves none out"
+    return told + "`clipsieve apply --fill` computes those; a run with --score-all leaves none out"
 
 
 def _line(tally: Tally) -> str:
@@ -76,8 +77,8 @@ def _funnel(comparison: Comparison) -> Table:
 def _effects(comparison: Comparison) -> Table:
     table = _table("drops", "alone", "last", "kept to dropped", "dropped to kept")
     for step in comparison.steps:
-        cells = [_number(count) for count in (step.alone, step.last, step.to_dropped, step.to_kept)]
-        table.add_row(Text(step.rule), *cells)
+        found = [_range(step.alone), _range(step.last), _number(step.to_dropped), _number(step.to_kept)]
+        table.add_row(Text(step.rule), *found)
     return table
 
 
@@ -91,3 +92,11 @@ def _table(first: str, *titles: str) -> Table:
 
 def _number(count: int | None) -> str:
     return "" if count is None else f"{count:,}"
+
+
+def _range(counts: tuple[int, int] | None) -> str:
+    """At least, and at most where that is more."""
+    if counts is None:
+        return ""
+    low, high = counts
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -95,7 +95,10 @@ def json_column(column: pa.ChunkedArray) -> list[Any]:
     # A single float turns double by way of its text, so that 0.1 stays 0.1.
     spelled = _retyped(column.type, lambda leaf: pa.string() if _is_spelled(leaf) or leaf == pa.float32() else leaf)
     held = _retyped(column.type, lambda leaf: pa.string() if _is_spelled(leaf) else _double(leaf))
-    return [plain(value) for value in column.cast(spelled).cast(held).to_pylist()]
+    for kind in (spelled, held):
+        if kind != column.type:  # Arrow stumbles over slices with nothing but nulls in them, even where all stays
+            column = column.cast(kind)
+    return [plain(value) for value in column.to_pylist()]
 
 
 def json_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
