@@ -314,5 +314,7 @@ class _State:
 
     def _any(self, rows: Mask) -> Mask:
         """Which samples have any of ``rows``."""
+        if len(self.of.starts) == self.of.rows:  # a row a sample
+            return rows
         found: Mask = np.logical_or.reduceat(rows, self.of.starts)
         return found
