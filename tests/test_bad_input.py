@@ -18,6 +18,7 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -1108,12 +1109,84 @@ def test_interrupted_index(search_folder: Path, clipsieve: Clipsieve, monkeypatc
     assert len(Index.open("fresh")) == 1
 
 
+# Deciding later: commands on a finished run.
+
+
+@pytest.fixture
+def decided(folder: Path, clipsieve: Clipsieve) -> Path:
+    """A finished run in ``run`` whose only image an early rule dropped, so that it has no clip_score and no vector."""
+    json_lines(folder / "rows.jsonl", {**GOOD, "text": "a red thing"})
+    keep = ("--keep", "blur >= 1e9", "--keep", "clip_score >= -1")
+    assert clipsieve(*RUN, "--model", "demo", *keep, "--vectors") == (0, "")
+    return folder / "run"
+
+
+LATER: dict[str, tuple[str, ...]] = {
+    "tune-nothing": ("tune", "gone"),
+    "tune-unknown-score": ("tune", "run", "--keep", "blurr >= 1"),
+    "tune-no-share": ("tune", "run", "--suggest", "0.3"),
+    "tune-share-of-nothing": ("tune", "run", "--suggest", "clip_score=30%"),
+    "tune-before-added": ("tune", "run", "--keep", "neg_clip_loss >= 0"),
+    "run-before-added": ("run", "--read", "rows.jsonl", "--keep", "neg_clip_loss >= 0", "--out", "x"),
+    "apply-lacking": ("apply", "run", "--keep", "blur >= 1", "--keep", "clip_score >= -1"),
+    "apply-onto-itself": ("apply", "run", "--out", "run"),
+    "apply-no-rule": ("apply", "run", "--keep", "{rule: blur >= 1, dorp: image}"),
+    "add-unknown-score": ("add-score", "run", "neg_clip_los"),
+    "add-unknown-option": ("add-score", "run", "neg_clip_loss", "--option", "tua=1"),
+    "add-to-nothing": ("add-score", "run", "neg_clip_loss"),
+    "report-no-page": ("report", "run", "-o", "good.png"),
+    "export-unknown-format": ("export", "run", "--to", "parquet:x"),
+    "export-taken": ("export", "run", "--to", "csv:taken.csv"),
+    "export-no-uids": ("export", "run", "--to", "datacomp:uids.npy", "--verdict", "all"),
+    "view-of-nothing": ("view", "gone"),
+    "view-elsewhere": ("view", "run", "--host", "192.0.2.1"),
+}
+
+
+@pytest.mark.parametrize("row", rows_of(LATER))
+def test_deciding_later(row: Row, decided: Path, clipsieve: Clipsieve) -> None:
+    (decided.parent / "taken.csv").write_text("mine")
+    assert ends_as_documented(row.case, clipsieve(*LATER[row.case]))
+    assert (decided.parent / "good.png").read_bytes() == RED
+    assert (decided.parent / "taken.csv").read_text() == "mine"
+
+
+def test_tune_unfinished(decided: Path, clipsieve: Clipsieve) -> None:
+    (decided / "ledger" / "00000.parquet").unlink()
+    assert ends_as_documented("tune-unfinished", clipsieve("tune", "run"))
+
+
+def test_apply_source_changed(decided: Path, clipsieve: Clipsieve) -> None:
+    json_lines(decided.parent / "rows.jsonl", GOOD, GOOD)
+    assert ends_as_documented("apply-source-changed", clipsieve("apply", "run", "-q"))
+
+
+def test_apply_image_gone(decided: Path, clipsieve: Clipsieve) -> None:
+    (decided.parent / "good.png").unlink()
+    keep = ("--keep", "width >= 1", "--write", "webdataset", "--fill")
+    assert ends_as_documented("apply-image-gone", clipsieve("apply", "run", "-q", *keep))
+
+
+def test_view_port_in_use(decided: Path, clipsieve: Clipsieve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, line = clipsieve("view", "run", "--port", port)
+        assert ends_as_documented("view-port-in-use", (code, line.replace(port, "8765")))
+
+
+def test_view_without_extra(decided: Path, clipsieve: Clipsieve, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith("clipsieve.web")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    assert ends_as_documented("view-without-extra", clipsieve("view", "run"))
+
+
 # Documentation and tests together.
 
 
 def test_every_row_is_tried() -> None:
     named = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
-    tables = [IMAGES, CAPTIONS, SOURCES, REQUESTS, SEARCHES, EXTRAS]
+    tables = [IMAGES, CAPTIONS, SOURCES, REQUESTS, SEARCHES, EXTRAS, LATER]
     tried = [case for cases in tables for case in cases]
 
     assert len(set(tried)) == len(tried)

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -324,15 +325,23 @@ def test_a_failure_halfway_leaves_nothing_behind(
 
 
 def test_of_two_exports_to_one_place_the_first_to_end_stays_whole(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is there already"), whole_folder(tmp_path / "out") as one:
-        (one / "mine").touch()
-        with whole_folder(tmp_path / "out") as other:
-            (other / "theirs").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "theirs"]
-    with pytest.raises(OutputError, match="is there already"), whole_file(tmp_path / "x.csv") as file:
-        file.write(b"mine")
-        (tmp_path / "x.csv").write_text("theirs")
-    assert (tmp_path / "x.csv").read_text() == "theirs"
+    def folder(name: str, meanwhile: Callable[[], None] = lambda: None) -> None:
+        with whole_folder(tmp_path / "out") as one:
+            (one / name).touch()
+            meanwhile()
+
+    with pytest.raises(OutputError, match="is there already"):
+        folder("mine", lambda: folder("theirs"))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "theirs"]
+
+    def file(data: bytes, meanwhile: Callable[[], None] = lambda: None) -> None:
+        with whole_file(tmp_path / "x.csv") as one:
+            one.write(data)
+            meanwhile()
+
+    with pytest.raises(OutputError, match="is there already"):
+        file(b"mine", lambda: file(b"theirs"))
+    assert (tmp_path / "x.csv").read_bytes() == b"theirs"
     assert sorted(os.listdir(tmp_path)) == ["out", "x.csv"]
 
 

@@ -95,7 +95,9 @@ def test_show_prints_the_scores_and_the_errors(
     assert clipsieve(monkeypatch, "show") == 0
     printed = capsys.readouterr().out
     assert "cannot be scored (NaN): blur 1" in printed
-    assert "missing: no such file" in printed
+    words = " ".join(printed.split())
+    assert "images error for example 1 missing " in words
+    assert "missing.png: no such file" in words
 
 
 def test_plan_lists_the_stages_cheap_first_and_estimates(
@@ -134,7 +136,7 @@ def test_a_limit_takes_the_first_samples(captions: Path, monkeypatch: pytest.Mon
             "error: clipsieve-run/ledger is the run folder's own; choose another folder for the output",
         ),
         (("run", "--read", "captions.jsonl", "--on-error", "stop"), 3, "error: stopped at shard 0, row 2"),
-        (("show", "nowhere"), 1, "error: nowhere is not a run folder"),
+        (("show", "nowhere"), 1, "error: no run at nowhere: there is no such folder"),
         (("run", "--bogus"), 2, "No such option"),
     ],
 )

@@ -46,7 +46,7 @@ def test_what_was_written_and_what_is_missing_is_said(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert clipsieve(monkeypatch, "export", "clipsieve-run", "--to", "datasets:curated/") == 0
-    assert capsys.readouterr().out == "2 rows   curated\n1 images cannot be read: their `image` is null\n"
+    assert capsys.readouterr().out == "2 rows   curated\n1 image unreadable: `image` is null\n"
     assert clipsieve(monkeypatch, "export", "clipsieve-run", "--to", "csv:x.csv", "--verdict", "dropped", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"path": "x.csv", "rows": 1, "notes": []}
 
@@ -82,7 +82,7 @@ def test_the_commands_and_the_python_of_the_documentation_run(here: Path, monkey
     if importlib.util.find_spec("datasets"):
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(here / "cache"))
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for code in blocks:
         needed = re.findall(r"^import (\w+)", code, re.MULTILINE)
         if needed != ["fiftyone"] and all(importlib.util.find_spec(name) for name in needed):

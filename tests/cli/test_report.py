@@ -38,7 +38,8 @@ def test_a_report_goes_where_it_is_said(
     capsys.readouterr()
     assert clipsieve(monkeypatch, "report", "clipsieve-run", "-o", "there/out.html", "--json") == 0
     told = json.loads(capsys.readouterr().out)
-    assert told == {"report": "there/out.html", "bytes": Path("there/out.html").stat().st_size, "images": 2}
+    assert told == {"report": "there/out.html", "bytes": Path("there/out.html").stat().st_size, "images": 2,
+                    "without_pictures": None}  # fmt: skip
     assert not Path("clipsieve-run/report.html").exists()
     assert clipsieve(monkeypatch, "report", "-q") == 0
     assert capsys.readouterr().out == ""
@@ -48,7 +49,7 @@ def test_a_report_goes_where_it_is_said(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("report", "nowhere"), "error: nowhere is not a run folder"),
+        (("report", "nowhere"), "error: no run at nowhere: there is no such folder"),
         (("report", "-o", "out.txt"), "error: out.txt would be no HTML file; give a name that ends in .html"),
     ],
 )
@@ -87,7 +88,44 @@ def test_show_tells_labels_errors_and_how_the_run_was_made(
         assert words in printed, words
     (error,) = [line for line in lines if "undecodable" in line]
     assert "\x1b" not in printed
-    assert error.split()[0] == "1"
+    assert error.split()[:2] == ["1", "undecodable"]
+    assert "of the last command" not in printed  # it timed all images of the run
+
+
+def test_show_gives_machines_what_it_tells_people(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clipsieve(monkeypatch, "run", "--read", "images", "--keep", "blur >= 100", "--model", "demo", "--vectors", "-q")
+    clipsieve(monkeypatch, "label", "clipsieve-run", "--labels", "a star,a circle", "-q")
+    capsys.readouterr()
+    assert clipsieve(monkeypatch, "show", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["images"]["kept"], told["dropped_by"]) == (2, {})
+    blur = told["scores"]["blur"]
+    assert (blur["unit"], blur["values"], blur["nan"], blur["null"]) == ("image", 2, 1, 0)
+    assert list(blur["percentiles"]) == ["1", "5", "50", "95", "99"]
+    assert sum(one["images"] for one in told["labels"]) == 2
+    assert told["stages"].keys() >= {"encode images"}
+    assert (told["model"], told["unfinished"]) == ("demo", None)
+    assert told["versions"]["python"]
+
+
+def test_a_report_without_pictures_says_why(
+    images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clipsieve(monkeypatch, "run", "--read", "images", "--keep", "blur >= 100", "-q")
+    (images / "red.png").unlink()
+    capsys.readouterr()
+    assert clipsieve(monkeypatch, "report", "--json") == 0
+    printed = capsys.readouterr()
+    reason = f"the source has changed since this run began ({images / 'red.png'})"
+    assert json.loads(printed.out)["without_pictures"].endswith("red.png)")
+    assert printed.err == f"warning: {reason}: its images cannot be shown\n"
+    assert clipsieve(monkeypatch, "export", "--to", "datasets:out/") == 1
+    assert capsys.readouterr().err == f"error: {reason}: its images cannot be exported\n"
+    images.rename("moved")
+    assert clipsieve(monkeypatch, "report", "-q") == 0
+    assert capsys.readouterr().err == "warning: images: no matching files: its images cannot be shown\n"
 
 
 def test_show_says_of_an_unfinished_run_how_far_it_got(

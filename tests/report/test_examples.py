@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe
@@ -32,11 +33,44 @@ def sides(at: AtThreshold) -> tuple[str, float, list[int], list[int]]:
 
 def test_the_nearest_on_both_sides_of_both_thresholds() -> None:
     rule = "100 <= blur <= 900"
-    table = ledger([rule, None, rule, None, rule, rule], blur=[90.0, 100.0, 20.0, 500.0, 901.0, float("nan")])
+    table = ledger([rule, None, rule, None, rule, rule], blur=[90.0, 100.0, 20.0, 500.0, 901.0, float("nan")],
+                   reason=[*["not it"] * 5, "blur missing: the image cannot be read"])  # fmt: skip
     (found,) = chosen(table, plan(rule)).rules
     assert [sides(at) for at in found.thresholds] == [(">=", 100.0, [0, 2], [1, 3]), ("<=", 900.0, [4], [3, 1])]
     assert (found.images, found.missing) == (4, 1)
-    assert rows(found.dropped) == [0, 2, 4, 5]
+    assert rows(found.dropped) == [0, 2, 4, 5]  # one of them lies at no threshold
+
+
+def test_what_the_thresholds_show_whole_is_not_shown_again() -> None:
+    rule = "blur >= 100"
+    (found,) = chosen(ledger([rule, None, rule], blur=[90.0, 100.0, 20.0]), plan(rule)).rules
+    assert (found.images, rows(found.thresholds[0].dropped), found.dropped) == (2, [0, 2], [])
+
+
+def test_what_went_for_want_of_a_value_is_counted_in_images() -> None:
+    rule = "any(pair_similarity) >= 0.1"
+    told = ["any(pair_similarity) missing: fewer than two images", "any(pair_similarity) 0.05 < 0.1"]
+    table = ledger(
+        [rule] * 4, {"pair_similarity": "pair"}, sample=[0, 1, 1, 1], image=[0, 0, 1, 2],
+        reason=[f"sample dropped: {told[0]}", *[f"sample dropped: {told[1]}"] * 3],
+        pair_similarity=pa.array([[], [0.05, 0.05], [0.05], []], pa.list_(pa.float64())),
+    )  # fmt: skip
+    (found,) = chosen(table, plan(rule, layout="lists")).rules
+    assert (found.images, found.missing) == (4, 1)
+
+
+def test_without_rules_there_are_images_along_each_score() -> None:
+    count = 1000
+    blur = np.random.default_rng(0).permutation(count).astype(float)
+    blur[5] = float("nan")
+    found = chosen(ledger([None] * count, blur=blur, width=blur), plan())
+    (along,) = found.scores
+    values = [tile.value for tile in along.tiles]
+    assert (along.score, along.values, len(values)) == ("blur", 999, 10)
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(10, abs=2)
+    assert values[-1] == pytest.approx(990, abs=2)
+    assert not chosen(ledger([None], blur=[1.0]), plan("blur >= 1")).scores
 
 
 def test_what_an_earlier_rule_dropped_has_not_passed_and_what_a_later_one_dropped_has() -> None:
@@ -98,7 +132,8 @@ def test_what_is_rare_comes_from_wherever_it_lies() -> None:
     rule, count = "blur >= 100", 4000
     table = ledger(
         [rule if row % 1000 == 0 else None for row in range(count)],
-        shard=[row // 40 for row in range(count)], blur=[0.0 if row % 1000 == 0 else 200.0 for row in range(count)],
+        shard=[row // 40 for row in range(count)],
+        blur=[float("nan") if row % 1000 == 0 else 200.0 for row in range(count)],
     )  # fmt: skip
     (found,) = chosen(table, plan(rule)).rules
     assert (rows(found.dropped), found.shards) == ([0, 1000, 2000, 3000], None)

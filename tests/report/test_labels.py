@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 
 from clipsieve.report import sheet
-from clipsieve.report.labels import by_label, fitting, label_report
+from clipsieve.report.labels import by_label, fitting, label_report, shares
 
 
 def ledger(*rows: tuple[str | None, str | None, float | None], **columns: list[Any]) -> pa.Table:
@@ -138,3 +138,17 @@ def test_small_blocks_share_a_line_of_the_sheet() -> None:
     assert drawn(2, 3).height == drawn(5).height < drawn(5, 6).height
     assert drawn(9).height < drawn(8, 8).height
     assert drawn(1).width < drawn(8).width == drawn(30).width
+
+
+def test_shares_are_of_the_labelled_and_what_has_no_label_is_told() -> None:
+    rows = [(f"{i}.jpg", "cat" if i % 4 else "dog", i / 100) for i in range(100)]
+    table = ledger(*rows, *[(f"broken {i}.jpg", None, float("nan")) for i in range(100)], ("x.jpg", None, None))
+    assert [(one.label, one.images, one.share, one.median) for one in shares(by_label(table))] == [
+        ("cat", 75, 0.75, 0.5), ("dog", 25, 0.25, 0.48),
+    ]  # fmt: skip
+    lines = printed(table, [])
+    assert lines[1].split()[:4] == ["cat", "75", "75.0%", "0.500"]
+    assert lines[-2:] == [
+        "not labelled: 100 (cannot be read)",
+        "not labelled: 1 (no vector, since an earlier rule had dropped the image)",
+    ]

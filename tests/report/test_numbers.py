@@ -46,7 +46,12 @@ def test_the_funnel_goes_from_what_was_read_to_what_was_kept() -> None:
 
 def test_a_rule_that_drops_more_than_half_is_named() -> None:
     assert list(harsh_rules(COUNTS)) == []
-    assert list(harsh_rules(Counts(images=Tally(dropped=6, kept=4), dropped_by={"blur >= 100": 6}))) == ["blur >= 100"]
+    assert list(harsh_rules(Counts(images=Tally(dropped=6, kept=4), dropped_by={"blur >= 100": 6}))) == [
+        "blur >= 100 dropped more than half of the images"
+    ]
+    assert list(harsh_rules(Counts(images=Tally(dropped=2), dropped_by={"blur >= 100": 2}))) == [
+        "blur >= 100 dropped all of the images"
+    ]
 
 
 def test_a_distribution_tells_values_from_missing_and_not_computed() -> None:
@@ -80,3 +85,13 @@ def test_errors_are_told_by_kind_with_examples_of_different_ones_first() -> None
     table = ledgers.ledger(["failed"] * 4 + [None], error=errors)
     kinds = [(one.kind, one.images, [name for name, _ in one.examples]) for one in error_kinds(table, 2)]
     assert kinds == [("undecodable", 3, ["0.png", "3.png"]), ("missing", 1, ["2.png"])]
+
+
+def test_a_line_number_makes_no_kind_of_its_own() -> None:
+    errors = ["malformed JSON at line 7: no comma", "malformed JSON at line 23: no quote"]
+    table = ledgers.ledger(["failed"] * 2, error=errors, reference=pa.nulls(2, pa.string()), row=[6, 22])
+    (kind,) = error_kinds(table, 2)
+    assert (kind.kind, kind.images) == ("malformed JSON", 2)
+    assert kind.examples == [
+        ("row 6 of shard 0", "at line 7: no comma"), ("row 22 of shard 0", "at line 23: no quote"),
+    ]  # fmt: skip

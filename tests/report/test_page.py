@@ -10,15 +10,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 import clipsieve
 from clipsieve import Run
 from clipsieve.api.report import BYTES, write_report
+from clipsieve.core.layout import INTERLEAVED_SCHEMA
 from clipsieve.errors import OutputError
 from clipsieve.report.examples import PICTURES, Examples, Group, Tile
-from clipsieve.report.page.tiles import Picture, Tiles
+from clipsieve.report.page.tiles import Small, Tiles
 from clipsieve.report.values import Scores
 from tests.fakes import image_bytes
 
@@ -100,10 +103,34 @@ def test_the_page_tells_all_that_the_issue_asks_for(hostile: Run, tmp_path: Path
     text = page_of(hostile, tmp_path / "report.html").text
     for words in (
         "images read", "blur >= 100", "dropped by a rule on this score", "median", "Dropped, below 100",
-        "Passed, at or above 100", "Dropped, at random", "1 of 1 image, chosen at random", "Labels", "undecodable",
+        "Passed this rule, at or above 100", "Labels", "undecodable",
         "not an image of a known format", "The recipe", "versions", "fp32-",
     ):  # fmt: skip
         assert words in text, words
+    assert "chosen at random" not in text  # the strip at the threshold shows all that were dropped
+
+
+def rows_of(path: Path, section: str) -> list[list[str]]:
+    """The cells of the tables in a section, without what is drawn."""
+    html = path.read_text(encoding="utf-8").partition(f'<section id="{section}">')[2].partition("</section>")[0]
+    rows = [
+        re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)
+    ]
+    return [
+        [re.sub(r"<[^>]*>", "", cell).replace("−", "").strip() for cell in row if "<svg" not in cell] for row in rows
+    ]
+
+
+def test_the_numbers_of_the_page_are_those_of_the_ledger(hostile: Run, tmp_path: Path) -> None:
+    path = write_report(hostile, tmp_path / "report.html").path
+    assert [row[1:] for row in rows_of(path, "funnel")[1:]] == [
+        ["", "4", "100.0%"], ["1", "3", "75.0%"], ["1", "2", "50.0%"], ["0", "2", "50.0%"],
+    ]  # fmt: skip
+    labels = hostile.ledger["label"].drop_null()
+    found = rows_of(path, "labels")[1:]
+    assert sum(int(row[1]) for row in found) == len(labels)
+    assert sum(float(row[2].rstrip("%")) for row in found) == pytest.approx(100, abs=0.1)
+    assert rows_of(path, "errors")[1][:2] == ["1", "undecodable"]
 
 
 def test_equal_runs_give_equal_reports(hostile: Run, tmp_path: Path) -> None:
@@ -134,6 +161,12 @@ def test_a_browser_runs_nothing_requests_nothing_and_complains_of_nothing(
         hatched = "getComputedStyle(document.querySelector('.plot .own path')).fill"
         assert "#hatch" in page.evaluate(hatched)
         assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+        values = page.evaluate(
+            "[...document.querySelectorAll('.tile details')].map(one => one.open = true)"
+            " && [...document.querySelectorAll('.tile dd.one')].map(dd => dd.getBoundingClientRect().height)"
+        )
+        assert values
+        assert max(values) < 20
         browser.close()
 
 
@@ -152,14 +185,40 @@ def test_a_run_without_rules_and_scores(plain: Path, tmp_path: Path) -> None:
     text = page_of(run, tmp_path / "report.html").text
     assert "The run has no rules: all that could be read was kept." in text
     assert "none was needed" in text
+    assert "<h1>run</h1>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_run_without_rules_shows_images_along_each_score(plain: Path, tmp_path: Path) -> None:
+    run = clipsieve.run(read=str(plain), model="demo", scores={"blur": {}, "width": {}}, out=tmp_path / "run")
+    report = write_report(run, tmp_path / "report.html")
+    text = Page(report.path.read_text()).text
+    assert report.images == 2
+    assert "blur From the lowest to the highest 2 images, all" in text
+    assert text.count("From the lowest") == 1  # the width of an image is nothing to look at
+
+
+def test_in_documents_the_page_says_which_text_it_shows(tmp_path: Path) -> None:
+    parts: list[tuple[str, str | None, bytes | None]] = [
+        ("text", "a red star", None), ("image", None, image_bytes("red")), ("text", "a blue ring", None),
+    ]  # fmt: skip
+    rows = [
+        {"sample_id": "d", "position": place, "modality": kind, "text_content": words, "binary_content": data}
+        for place, (kind, words, data) in enumerate(parts)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=INTERLEAVED_SCHEMA), tmp_path / "d.parquet")
+    run = clipsieve.run(read=str(tmp_path / "d.parquet"), model="demo", keep="clip_score >= -1", out=tmp_path / "run")
+    text = page_of(run, tmp_path / "report.html").text
+    assert "clip_score is the highest over all texts of the document; shown is the text next to the image." in text
 
 
 def test_a_run_that_dropped_all(plain: Path, tmp_path: Path) -> None:
     run = clipsieve.run(read=str(plain), model="demo", keep=["width >= 9999"], out=tmp_path / "run")
     text = page_of(run, tmp_path / "report.html").text
-    assert "The rule width >= 9999 dropped more than half of the images." in text
-    assert "Passed, at or above 9999 none" in text
-    assert "2 images have exactly 64" in text
+    assert "width >= 9999 dropped all of the images." in text
+    assert "Passed this rule, at or above 9999 none" in text
+    assert "2 images have exactly 64, 0 of them kept." in text
+    assert "Dropped, below 9999 2 images, all" in text
+    assert "kept dropped by a rule on this score" not in text  # the legend names what is drawn, and nothing is
 
 
 def test_a_source_that_is_gone_leaves_a_report_without_pictures(plain: Path, tmp_path: Path) -> None:
@@ -167,6 +226,8 @@ def test_a_source_that_is_gone_leaves_a_report_without_pictures(plain: Path, tmp
     shutil.rmtree(plain)
     report = write_report(run)
     assert report.images == 0
+    assert report.without_pictures is not None
+    assert "give another" not in report.without_pictures
     text = Page(report.path.read_text()).text
     assert "No pictures: " in text
     assert "64" in text
@@ -207,8 +268,8 @@ def test_pictures_stay_below_nine_megabytes(tmp_path: Path) -> None:
 
     tile = Tile(row=0, images=(0,))
     group = Group(images=1, tiles=[tile])
-    pictures = {0: Picture(jpeg=b"x", caption=None, error=None)}
-    tiles = Tiles(Scores(run.ledger), Examples(rules=[], groups=[group], labels=[]), pictures)
+    pictures = {0: Small(jpeg=b"x", caption=None, error=None)}
+    tiles = Tiles(Scores(run.ledger), Examples(rules=[], scores=[], groups=[group], labels=[]), pictures)
     assert sum(tiles.view(tile).sources != [None] for _ in range(1000)) == PICTURES
     assert PICTURES * BYTES * 4 / 3 < 9e6
 

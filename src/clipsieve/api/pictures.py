@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 
@@ -18,7 +19,24 @@ from clipsieve.api.rows import captions_of
 from clipsieve.api.runs import Run, limited, open_source
 from clipsieve.core.batch import Batch
 from clipsieve.core.thumbnail import SIDE, thumbnail
+from clipsieve.errors import RunFolderError, SourceError
 from clipsieve.runfolder import RunFolder
+
+REMEDIES = ("; give another --out", "; check the path, and quote a glob on the command line")
+"""For who runs a recipe, and none for who only reads what came of it."""
+
+
+@contextmanager
+def finished_run(so: str = "") -> Iterator[None]:
+    """Says of a run folder or source that is not what it was ``so`` in place of one of ``REMEDIES``."""
+    try:
+        yield
+    except (RunFolderError, SourceError) as failure:
+        for remedy in REMEDIES:
+            if (told := str(failure)).endswith(remedy):
+                raise type(failure)(told.removesuffix(remedy) + so) from failure
+        raise
+
 
 IN_MEMORY = 4
 """Shards whose rows stay in memory: at most some 256 MB, where the images stand in the rows."""
@@ -50,8 +68,9 @@ class Pictures:
 
     def __init__(self, run: Run) -> None:
         self._folder = RunFolder(run.path)
-        self._reader = limited(open_source(run.recipe), run.recipe)
-        self._shards = self._folder.shards(self._reader.files(), run.shards())
+        with finished_run():
+            self._reader = limited(open_source(run.recipe), run.recipe)
+            self._shards = self._folder.shards(self._reader.files(), run.shards())
         # The rows of a shard are neighbours in the ledger, in the order of the shards.
         self._ends = np.cumsum([self._folder.rows(shard.number) for shard in self._shards])
         self._recent: OrderedDict[int, _Opened] = OrderedDict()

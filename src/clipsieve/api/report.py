@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from PIL import Image
@@ -13,8 +12,8 @@ from clipsieve.api.pictures import Pictures
 from clipsieve.api.runs import Run
 from clipsieve.core.thumbnail import as_jpeg
 from clipsieve.errors import ClipsieveError, OutputError
-from clipsieve.report.examples import PICTURES, examples
-from clipsieve.report.page import Picture, page
+from clipsieve.report.examples import examples
+from clipsieve.report.page import Small, page
 from clipsieve.report.values import Scores
 from clipsieve.runfolder import atomic
 
@@ -29,11 +28,12 @@ SIDES = (192, 128, 96, 64)
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A report that was written: where, how large, and how many ``images`` it shows."""
+    """A report that was written: where, how large, how many ``images`` it shows, and why some or all are missing."""
 
     path: Path
     bytes: int
     images: int
+    without_pictures: str | None = None
 
 
 def write_report(run: Run, path: str | Path | None = None) -> Report:
@@ -50,20 +50,20 @@ def write_report(run: Run, path: str | Path | None = None) -> Report:
     facts = run.facts
     scores = Scores(facts.ledger, [*facts.steps, *facts.counts.dropped_by])
     chosen = examples(scores, facts.plan)
-    rows = list(dict.fromkeys(islice((row for tile in chosen.tiles() for row in tile.images), PICTURES)))
-    pictures, without = _pictures(run, rows)
+    pictures, without = _pictures(run, {row for tile in chosen.tiles() for row in tile.images})
     text = page(facts, scores, chosen, pictures, without).encode("utf-8", "backslashreplace")
     with atomic(target) as file:
         file.write(text)
-    return Report(path=target, bytes=len(text), images=sum(one.jpeg is not None for one in pictures.values()))
+    images = sum(one.jpeg is not None for one in pictures.values())
+    return Report(path=target, bytes=len(text), images=images, without_pictures=without)
 
 
-def _pictures(run: Run, rows: Iterable[int]) -> tuple[dict[int, Picture], str | None]:
+def _pictures(run: Run, rows: Iterable[int]) -> tuple[dict[int, Small], str | None]:
     """The pictures of some ledger rows, and why there are none, or no more."""
-    found: dict[int, Picture] = {}
+    found: dict[int, Small] = {}
     try:
         for row, one in Pictures(run).many(rows, SIDES[0]):
-            found[row] = Picture(
+            found[row] = Small(
                 jpeg=None if one.thumbnail is None else _small(one.thumbnail), caption=one.caption, error=one.error
             )
     except ClipsieveError as failure:

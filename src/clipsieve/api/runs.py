@@ -40,6 +40,8 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Opens a run folder. Raises ``RunFolderError`` when it is none."""
+        if not Path(path).exists():
+            raise RunFolderError(f"no run at {path}: there is no such folder")
         if not (Path(path) / "recipe.yaml").is_file():
             raise RunFolderError(f"{path} is not a run folder: it has no recipe.yaml")
         return cls(Path(path))

@@ -11,7 +11,8 @@ from clipsieve.cli import options as o
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    *,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")] = Path("clipsieve-run"),
     to: Annotated[
         str,
         typer.Option(
@@ -41,10 +42,11 @@ def export(
 
     from clipsieve import api
     from clipsieve.cli.terminal import Shown, out
+    from clipsieve.report.words import plural
 
     with Shown(quiet=quiet or json, what="exporting") as progress:
         done = api.export_run(run, to, verdict=verdict, uid=uid, progress=progress)
     if json:
         out.print_json(json_module.dumps({"path": str(done.path), "rows": done.rows, "notes": done.notes}))
     elif not quiet:
-        out.print("\n".join([f"{done.rows:,} rows   {done.path}", *done.notes]), markup=False)
+        out.print("\n".join([f"{plural(done.rows, 'row')}   {done.path}", *done.notes]), markup=False)

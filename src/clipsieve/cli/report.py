@@ -26,12 +26,22 @@ def report(
 
     from clipsieve.api import Run
     from clipsieve.api.report import write_report
-    from clipsieve.cli.terminal import out
+    from clipsieve.cli.terminal import err, out
+    from clipsieve.core.text import printable
+    from clipsieve.report.words import plural
 
     written = write_report(Run.open(run), output)
+    if written.without_pictures:
+        some = "some of its images" if written.images else "its images"
+        err.print(f"warning: {printable(written.without_pictures)}: {some} cannot be shown", markup=False)
     if json:
-        about = {"report": str(written.path), "bytes": written.bytes, "images": written.images}
+        about = {
+            "report": str(written.path),
+            "bytes": written.bytes,
+            "images": written.images,
+            "without_pictures": written.without_pictures,
+        }
         out.print_json(json_module.dumps(about))
     elif not quiet:
-        told = f"report  {written.path}   ({written.images:,} images shown, {written.bytes / 1e6:.1f} MB)"
+        told = f"report  {written.path}   ({plural(written.images, 'image')} shown, {written.bytes / 1e6:.1f} MB)"
         out.print(told, markup=False)

@@ -15,11 +15,14 @@ def show(
     json: o.Json = False,
 ) -> None:
     """Show a run: the funnel, percentiles and a histogram of each score, labels, errors, and how it was made."""
+    import json as json_module
+
     from clipsieve.api import Run
     from clipsieve.cli import terminal
+    from clipsieve.report.plain import plain_values
 
     opened = Run.open(run)
     if json:
-        terminal.finish(opened, as_json=True, quiet=False)
+        terminal.out.print_json(json_module.dumps({**terminal.result(opened), **plain_values(opened.facts)}))
     else:
         opened.show()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _PASSWORD = re.compile(r"(://[^/@:]*):[^/]*@")
 
@@ -12,6 +13,14 @@ def without_password(url: str) -> str:
     return _PASSWORD.sub(r"\1:***@", url)
 
 
+JOINERS = "\u200c\u200d"
+"""Within words of Persian and Hindi, and between the people of one emoji: without them these read otherwise."""
+
+
 def printable(text: str) -> str:
-    """``text`` in one line, with what could steer a terminal spelt out: a file may be called anything."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    """``text`` in one line, with what could steer a terminal, turn the order of letters or hide something spelt out:
+    a file may be called anything. Spaces of every width stay."""
+    return "".join(
+        char if char.isprintable() or char in JOINERS or unicodedata.category(char) == "Zs" else repr(char)[1:-1]
+        for char in text
+    )

@@ -1,5 +1,6 @@
 """Which images a report shows, from the ledger alone: at each threshold the nearest on both sides, of what each rule
-dropped some at random, groups of near duplicates, and images of each label.
+dropped some at random, groups of near duplicates, and images of each label; of a run without rules, images from the
+lowest to the highest of each score.
 
 What is nearest to a threshold is exactly that, wherever it lies. What is chosen at random comes from few shards where
 these hold enough, since an image can cost the reading of its whole shard.
@@ -19,10 +20,11 @@ from clipsieve.core.decide import Unit
 from clipsieve.core.ledger import image_names
 from clipsieve.core.rules import OPERATORS, Rule
 from clipsieve.plan import Plan
-from clipsieve.report.labels import by_label
+from clipsieve.report.labels import by_label, top
 from clipsieve.report.sheet import choose
 from clipsieve.report.thresholds import NEAR, Threshold, rule_of, thresholds_of
 from clipsieve.report.values import Scores, Values
+from clipsieve.scorers.facts import FileBytes, Size, Words
 
 SHARDS = 16
 """Random choices come from so many shards."""
@@ -42,9 +44,21 @@ OF_SAMPLE = 3
 RULES = 60
 """Of so many rules images are shown."""
 
+OF_PLACE = 2
+"""So many images are shown at a place along a score."""
+
+PLACES = (1, 25, 50, 75, 99)
+"""The percentiles of a score that images are shown of, where no rule holds it against anything."""
+
 LARGEST, RANDOM_GROUPS = 3, 5
-LABELS = 12
+PICTURED = 12
 """Images are shown of so many labels, those of most images."""
+
+FACTS = {column for scorer in (FileBytes, Size, Words) for column in scorer.columns}
+"""What an image is beside its scores: nothing to look at."""
+
+MISSING = r"^(sample dropped: )?\S+ missing: "
+"""How the reason of a rule begins that had no value to go by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +90,28 @@ class AtThreshold:
 class OfRule:
     """What a rule took out: a random choice of the ``images`` it dropped, and what lies at its thresholds.
 
-    ``missing`` counts those that it dropped since they have no value. ``shards`` is from how many the choice comes,
-    None for all.
+    ``score`` is what it judges by, None for a filter in Python. ``missing`` counts the images that it dropped since
+    there is no value. ``dropped`` is empty where the thresholds show them all. ``shards`` is from how many the choice
+    comes, None for all.
     """
 
     rule: str
+    score: str | None
     images: int
     missing: int
     thresholds: Sequence[AtThreshold]
     dropped: Sequence[Tile]
     shards: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfScore:
+    """Images at ``PLACES`` of the ``values`` of a score, the lowest first."""
+
+    score: str
+    unit: Unit
+    values: int
+    tiles: Sequence[Tile]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +136,7 @@ class Examples:
     """All that a report shows."""
 
     rules: Sequence[OfRule]
+    scores: Sequence[OfScore]
     groups: Sequence[Group]
     labels: Sequence[OfLabel]
 
@@ -119,6 +146,8 @@ class Examples:
             for threshold in rule.thresholds:
                 yield from (*threshold.dropped, *threshold.passed)
             yield from rule.dropped
+        for score in self.scores:
+            yield from score.tiles
         for group in self.groups:
             yield from group.tiles
         for label in self.labels:
@@ -134,14 +163,24 @@ def examples(scores: Scores, plan: Plan) -> Examples:
     rules = {place: rule_of(plan, step) for place, step in enumerate(scores.steps)}
     # A filter in Python that dropped nothing has nothing to show, a rule has its thresholds.
     shown = [place for place, rule in rules.items() if out[place] or rule is not None][:RULES]
-    wide = sum(_width(scores, rule) * max(len(rule.tests), 1) for place in shown if (rule := rules[place]) is not None)
+    wide = sum(
+        _width(scores, rule.name) * max(len(rule.tests), 1) for place in shown if (rule := rules[place]) is not None
+    )
     each = max(1, min(NEAREST, AT_THRESHOLDS // max(2 * wide, 1)))
     share = max(1, min(DROPPED, AT_RANDOM // max(len(shown), 1)))
     found = []
     for place in shown:
-        rows, shards = sampler.choose(np.flatnonzero((scores.decided == place) & is_image), share)
-        found.append(_of_rule(scores, place, rules[place], images=out[place], rows=rows, shards=shards, each=each))
-    return Examples(rules=found, groups=_groups(scores, plan, sampler), labels=_labels(scores.ledger))
+        went = np.flatnonzero((scores.decided == place) & is_image)
+        thresholds = list(_thresholds(scores, place, rules[place], each))
+        seen = {image for at in thresholds for tile in at.dropped for image in tile.images}
+        rows, shards = ([], None) if seen.issuperset(went.tolist()) else sampler.choose(went, share)
+        found.append(_of_rule(scores, place, rules[place], went, thresholds, rows, shards))
+    return Examples(
+        rules=found,
+        scores=[] if scores.steps else list(_along(scores)),
+        groups=_groups(scores, plan, sampler),
+        labels=_labels(scores.ledger),
+    )
 
 
 class _Sampler:
@@ -162,11 +201,11 @@ class _Sampler:
         return np.sort(chosen).tolist(), SHARDS if few else None
 
 
-def _width(scores: Scores, rule: Rule) -> int:
-    """How many images a tile of its score shows."""
-    if rule.name in NEAR:
+def _width(scores: Scores, name: str) -> int:
+    """How many images a tile of a score shows."""
+    if name in NEAR:
         return 2
-    unit = (scores.ledger.schema.field(rule.name).metadata or {}).get(b"unit") if rule.name in scores.names else None
+    unit = (scores.ledger.schema.field(name).metadata or {}).get(b"unit") if name in scores.names else None
     return {b"pair": 2, b"sample": OF_SAMPLE}.get(unit or b"", 1)
 
 
@@ -174,32 +213,57 @@ def _of_rule(
     scores: Scores,
     place: int,
     rule: Rule | None,
-    *,
-    images: int,
+    went: npt.NDArray[np.int64],
+    thresholds: Sequence[AtThreshold],
     rows: Sequence[int],
     shards: int | None,
-    each: int,
 ) -> OfRule:
-    """A rule that dropped ``images``, of which ``rows`` were chosen; ``each`` images on a side of a threshold."""
-    thresholds: list[AtThreshold] = []
-    missing, keys = 0, rows
+    """A rule that dropped the images of the ledger rows ``went``, of which ``rows`` were chosen."""
     values: dict[int, float] = {}
+    keys = rows
     if rule is not None and rule.name in scores.names:
         of = scores.of(rule.name)
-        decided = scores.decided_of(of)
-        went, passed = decided == place, decided > place
-        missing = int((went & np.isnan(of.values)).sum())
-        values = dict(zip(of.rows[went].tolist(), of.values[went].tolist(), strict=True)) if of.others is None else {}
         keys = rows if of.unit == "image" else scores.first_rows_of(rows)
-        thresholds = [_threshold(scores, of, at, went, passed, each) for at in thresholds_of(rule, of, passed)]
+        wanted = np.isin(of.rows, keys) & (of.others is None)
+        values = dict(zip(of.rows[wanted].tolist(), of.values[wanted].tolist(), strict=True))
+    reasons = scores.ledger["reason"].take(pa.array(went))
+    missing = 0 if rule is None else pc.sum(pc.match_substring_regex(reasons, MISSING)).as_py()
     return OfRule(
         rule=scores.steps[place],
-        images=images,
-        missing=missing,
+        score=None if rule is None else rule.name,
+        images=len(went),
+        missing=missing or 0,
         thresholds=thresholds,
         dropped=[Tile(row=row, images=(row,), value=values.get(key)) for row, key in zip(rows, keys, strict=True)],
         shards=shards,
     )
+
+
+def _thresholds(scores: Scores, place: int, rule: Rule | None, each: int) -> Iterator[AtThreshold]:
+    """What lies at the thresholds of a rule, ``each`` at most on a side."""
+    if rule is not None and rule.name in scores.names:
+        of = scores.of(rule.name)
+        decided = scores.decided_of(of)
+        went, passed = decided == place, decided > place
+        for at in thresholds_of(rule, of, passed):
+            yield _threshold(scores, of, at, went, passed, each)
+
+
+def _along(scores: Scores) -> Iterator[OfScore]:
+    """Images along each score, as many at each place as there is room for."""
+    names = [name for name in scores.names if name not in FACTS]
+    wide = sum(_width(scores, name) for name in names) * len(PLACES)
+    each = max(1, min(OF_PLACE, AT_THRESHOLDS // max(wide, 1)))
+    for name in names:
+        of = scores.of(name)
+        real = np.flatnonzero(np.isfinite(of.values))
+        order = real[np.argsort(of.values[real], kind="stable")]
+        last = max(len(order) - each, 0)
+        starts = [round(last * place / 100) for place in PLACES]
+        places = np.unique([start + i for start in starts for i in range(each)])
+        if len(order):
+            tiles = _tiles(scores, of, order[places[places < len(order)]])
+            yield OfScore(score=name, unit=of.unit, values=len(order), tiles=tiles)
 
 
 def _threshold(
@@ -283,5 +347,5 @@ def _labels(ledger: pa.Table) -> list[OfLabel]:
                 for row, probability in zip(block.rows, block.probabilities, strict=True)
             ],
         )
-        for block in choose(by_label(ledger)[:LABELS], BY_LABEL)
+        for block in choose(top(by_label(ledger), PICTURED)[0], BY_LABEL)
     ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +15,7 @@ import yaml
 from clipsieve.core.ledger import Counts
 from clipsieve.core.text import without_password
 from clipsieve.plan import Plan
+from clipsieve.report.words import plural
 
 IN_SECTIONS = ("read", "model", "keep", "dedup", "write")
 """Keys of a recipe that are told in places of their own."""
@@ -21,7 +25,8 @@ IN_SECTIONS = ("read", "model", "keep", "dedup", "write")
 class Facts:
     """A run as a report or a terminal tells of it; ``steps`` are all that drops images, in the order it decides.
 
-    ``done`` of ``shards`` are committed. ``executed`` and ``summary`` are as ``Run`` has them.
+    ``name`` is the path of its folder. ``done`` of ``shards`` are committed. ``executed`` and ``summary`` are as
+    ``Run`` has them.
     """
 
     name: str
@@ -35,6 +40,19 @@ class Facts:
     output: str | None
     done: int
     shards: int
+
+    @property
+    def title(self) -> str:
+        """What the folder is called, from wherever one looks at it."""
+        return Path(self.name).resolve().name
+
+    @property
+    def finished(self) -> str | None:
+        """When the last command of the run ended, in UTC; None when that is not known."""
+        with suppress(OSError):
+            ended = (Path(self.name) / "summary.json").stat().st_mtime
+            return f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M} UTC"
+        return None
 
     @property
     def unfinished(self) -> str | None:
@@ -59,6 +77,8 @@ class Facts:
         if self.output:
             told.append(("output", without_password(self.output)))
         told.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+        if self.finished:
+            told.append(("finished", self.finished))
         if "seconds" in self.summary:
             told.append(("time", self._time()))
         return told
@@ -74,7 +94,8 @@ class Facts:
         told = duration(self.summary["seconds"])
         scoring = self.summary.get("scoring_seconds")
         of_it = "" if scoring is None else f", scoring {duration(scoring)} of it"
-        return f"{told}{of_it} (of the last command, where the run was resumed)"
+        whole = self.summary.get("timed_images") == self.counts.images.total
+        return f"{told}{of_it}" + ("" if whole else " (of the last command, where the run was resumed)")
 
     @property
     def stages(self) -> list[tuple[str, float]]:
@@ -85,7 +106,7 @@ class Facts:
     def timed(self) -> str:
         """Of what ``stages`` is the time."""
         images = self.summary.get("timed_images")
-        return "summed over threads" + ("" if images is None else f", of {images:,} images")
+        return "summed over threads" + ("" if images is None else f", of {plural(images, 'image')}")
 
     @property
     def recipe(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os.path import commonprefix
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from clipsieve.core.ledger import image_names
 from clipsieve.core.text import printable
+from clipsieve.report.words import plural
 from clipsieve.scorers.label import NONE
 
 FEW = 40
@@ -42,6 +43,9 @@ class Labelled:
     probabilities: npt.NDArray[np.float64]
 
 
+_T = TypeVar("_T", "Labelled", "Share")
+
+
 def by_label(ledger: pa.Table) -> list[Labelled]:
     """The labelled images by label, that of most images first and ``none of these`` last."""
     labels = ledger["label"].combine_chunks().dictionary_encode()
@@ -60,6 +64,50 @@ def label_counts(ledger: pa.Table) -> dict[str, int]:
     return {group.label: len(group.rows) for group in by_label(ledger)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many images have a label, as a ``share`` of the labelled ones, and the ``median`` of how probable it is."""
+
+    label: str
+    images: int
+    share: float
+    median: float
+
+
+def shares(groups: Sequence[Labelled]) -> list[Share]:
+    """The labels of ``by_label``."""
+    total = sum(len(group.rows) for group in groups)
+    return [
+        Share(
+            label=group.label,
+            images=len(group.rows),
+            share=len(group.rows) / total,
+            median=float(np.median(group.probabilities)),
+        )
+        for group in groups
+    ]
+
+
+def top(groups: Sequence[_T], most: int = TOP) -> tuple[list[_T], list[_T]]:
+    """The labels that are listed and the others; ``none of these`` is never hidden among the others."""
+    listed = [group for place, group in enumerate(groups) if place < most or group.label == NONE]
+    return listed, [group for group in groups[most:] if group.label != NONE]
+
+
+def rest_told(rest: Sequence[Share]) -> str:
+    """Of labels that are not listed how many there are."""
+    return f"and {plural(len(rest), 'more label')} on {plural(sum(one.images for one in rest), 'image')}"
+
+
+def not_labelled(ledger: pa.Table) -> list[str]:
+    """How many images have no label, for each reason."""
+    images = ledger.filter(pc.is_valid(ledger["image"]))
+    skipped = images["label_probability"].null_count
+    failed = int(pc.sum(pc.is_nan(images["label_probability"])).as_py() or 0)
+    reasons = ((failed, "cannot be read"), (skipped, "no vector, since an earlier rule had dropped the image"))
+    return [f"not labelled: {count:,} ({why})" for count, why in reasons if count]
+
+
 def label_report(
     ledger: pa.Table, labels: Sequence[str], width: int | None = None, *, few: int = FEW
 ) -> RenderableType:
@@ -76,15 +124,11 @@ def label_report(
         blocks += [_image_by_image(images, names, width), Text("")]
         blocks += [_of_label(group, names, width) for group in groups]
     elif groups:
-        blocks.append(_counts(groups, images.num_rows))
+        blocks.append(_counts(shares(groups)))
     found = {group.label for group in groups}
     if unseen := [printable(label) for label in labels if label not in found]:
         blocks.append(Text(f"no image: {_some(unseen)}", style="dim"))
-    skipped = images["label_probability"].null_count
-    failed = int(pc.sum(pc.is_nan(images["label_probability"])).as_py() or 0)
-    for count, why in ((failed, "cannot be read"), (skipped, "no vector, since an earlier rule had dropped the image")):
-        if count:
-            blocks.append(Text(f"not labelled: {count:,} ({why})", style="dim"))
+    blocks += [Text(line, style="dim") for line in not_labelled(images)]
     return Group(*blocks)
 
 
@@ -123,7 +167,7 @@ def _of_label(group: Labelled, names: Sequence[str], width: int | None) -> Text:
     count = len(group.rows)
     text = Text(no_wrap=True)
     text.append(f"{_cell(printable(group.label))}", style="bold")
-    text.append(f"  {count} image{'s' * (count > 1)}\n")
+    text.append(f"  {plural(count, 'image')}\n")
     pairs = zip(group.rows.tolist(), group.probabilities.tolist(), strict=True)
     text.append("\n".join(_line(f"  {probability:.3f}  ", names[row], width) for row, probability in pairs))
     return text
@@ -133,24 +177,19 @@ def _line(start: str, name: str, width: int | None) -> str:
     return start + (name if width is None else fitting(name, width - cell_len(start)))
 
 
-def _counts(groups: Sequence[Labelled], images: int) -> RenderableType:
+def _counts(labels: Sequence[Share]) -> RenderableType:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("label", no_wrap=True)
-    for title in ("images", "share", "median probability"):
+    for title in ("images", "of labelled", "median probability"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    most = max(len(group.rows) for group in groups)
-    last = [group for group in groups[TOP:] if group.label == NONE]  # never hidden among the others
-    for group in [*groups[:TOP], *last]:
-        count = len(group.rows)
-        median = float(np.median(group.probabilities))
-        bar = "█" * round(BAR * count / most)
-        label = Text(_cell(printable(group.label)))
-        table.add_row(label, f"{count:,}", f"{count / images:.1%}", f"{median:.3f}", bar)
-    blocks: list[RenderableType] = [table]
-    if rest := [group for group in groups[TOP:] if group.label != NONE]:
-        blocks.append(Text(f"and {len(rest):,} more labels on {sum(len(group.rows) for group in rest):,} images"))
-    return Group(*blocks)
+    most = max(one.images for one in labels)
+    listed, rest = top(labels)
+    for one in listed:
+        bar = "█" * round(BAR * one.images / most)
+        label = Text(_cell(printable(one.label)))
+        table.add_row(label, f"{one.images:,}", f"{one.share:.1%}", f"{one.median:.3f}", bar)
+    return Group(table, Text(rest_told(rest))) if rest else table
 
 
 def _cell(text: str, width: int | None = None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from clipsieve.core.ledger import Counts, image_names
+from clipsieve.core.ledger import Counts
 from clipsieve.report.values import Scores, Values
+from clipsieve.report.words import harsh, name_of
 from clipsieve.scorers import COLUMNS
 
 if TYPE_CHECKING:
@@ -54,10 +56,10 @@ def funnel(counts: Counts, rules: Sequence[str]) -> list[FunnelRow]:
 
 
 def harsh_rules(counts: Counts) -> Iterator[str]:
-    """The rules that dropped more than half of the images."""
+    """Of each rule that dropped more than half of the images, that it did."""
     for rule, out in counts.dropped_by.items():
         if out > HALF * counts.images.total:
-            yield rule
+            yield harsh(rule, out, counts.images.total)
 
 
 def close_calls(ledger: pa.Table, plan: Plan) -> int:
@@ -128,7 +130,8 @@ def distribution(of: Values, percentiles: Sequence[int] = PERCENTILES) -> Distri
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorKind:
-    """Images with errors of one kind, the words before the colon; ``examples`` are some by name, with their errors."""
+    """Images with errors of one kind, the words before the colon or the line number; ``examples`` are some by name,
+    with what their error says beyond its kind."""
 
     kind: str
     images: int
@@ -140,7 +143,7 @@ def error_kinds(ledger: pa.Table, examples: int) -> list[ErrorKind]:
     such."""
     errors = ledger["error"].combine_chunks().dictionary_encode()
     codes = errors.indices.fill_null(-1).to_numpy()
-    kinds = [text.partition(":")[0].strip() for text in errors.dictionary.to_pylist()]
+    kinds = [_KIND.split(text, maxsplit=1)[0].strip() for text in errors.dictionary.to_pylist()]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
     of_code = np.array([*(numbers[kind] for kind in kinds), -1])
     of_row = of_code[codes]
@@ -149,7 +152,12 @@ def error_kinds(ledger: pa.Table, examples: int) -> list[ErrorKind]:
         rows = np.flatnonzero(of_row == number)
         firsts = np.sort(np.unique(codes[rows], return_index=True)[1])[:examples]
         chosen = list(dict.fromkeys([*rows[firsts].tolist(), *rows[:examples].tolist()]))[:examples]
-        some = ledger.take(pa.array(chosen))
-        pairs = list(zip(image_names(some).to_pylist(), some["error"].to_pylist(), strict=True))
+        pairs = [
+            (name_of(row), row["error"].strip().removeprefix(kind).lstrip(": "))
+            for row in ledger.take(pa.array(chosen)).to_pylist()
+        ]
         found.append(ErrorKind(kind=kind, images=len(rows), examples=pairs))
     return sorted(found, key=lambda one: -one.images)
+
+
+_KIND = re.compile(r":| at line (?=\d)")

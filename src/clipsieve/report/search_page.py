@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from clipsieve.core.text import printable
+from clipsieve.report.words import plural, shown
 
 NOT_SCORES = ("id", "similarity", "caption", "reference", "sample_id", "image", "sources", "thumbnail")
 """Columns of a result that have a place of their own on the card, or none."""
@@ -46,7 +47,7 @@ figure img { position: absolute; inset: 0; width: 100%; height: 100%; object-fit
 .reference { margin: auto 0 0; color: var(--soft); font-size: .76rem; overflow-wrap: anywhere; }
 details { font-size: .8rem; color: var(--soft); }
 summary { cursor: pointer; color: var(--accent); }
-dl { display: grid; grid-template-columns: 1fr auto; gap: .1rem .8rem; margin: .4rem 0 0; }
+dl { display: grid; grid-template-columns: minmax(0, 1fr) auto; gap: .1rem .8rem; margin: .4rem 0 0; }
 dt, dd { margin: 0; overflow-wrap: anywhere; }
 dd { text-align: right; color: var(--ink); font-variant-numeric: tabular-nums; }
 .none { color: var(--soft); padding: 3rem 0; }
@@ -94,7 +95,7 @@ def page(question: Question, found: pa.Table) -> str:
 <body>
 <header>{_image(question.thumbnail, "the image that was searched for")}<div>
 <h1 dir="auto">{heading}{beside}</h1>
-<p class="about">{found.num_rows:,} nearest of {question.rows:,} images{where} ·
+<p class="about">{found.num_rows:,} nearest of {plural(question.rows, "image")}{where} ·
 <code>{_escaped(question.index)}</code> · cosine by <code>{_escaped(question.model)}</code></p>
 </div></header>
 {f"<ol>{cards}</ol>" if cards else f'<p class="none">{nothing}</p>'}
@@ -128,17 +129,6 @@ def _details(scores: Mapping[str, Any]) -> str:
         return ""
     items = "".join(f"<dt>{_escaped(name)}</dt><dd>{_escaped(shown(value))}</dd>" for name, value in scores.items())
     return f"<details><summary>scores</summary><dl>{items}</dl></details>\n"
-
-
-def shown(value: Any) -> str:
-    """A score in few characters."""
-    if isinstance(value, float):
-        return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(shown, value))
-    if isinstance(value, Mapping):
-        return " ".join(map(shown, value.values()))
-    return "" if value is None else str(value)
 
 
 def _image(data: bytes | None, description: str) -> str:

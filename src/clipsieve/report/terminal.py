@@ -28,6 +28,7 @@ from clipsieve.report.numbers import (
     harsh_rules,
 )
 from clipsieve.report.values import Scores
+from clipsieve.report.words import close_told, duplicates, more_kinds, number
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 BAR = 16
@@ -45,12 +46,11 @@ def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
     for row in rows:
         bar = "█" * round(BAR * row.left / total)
         share = f"{100 * row.left / total:5.1f}%"
-        table.add_row(Text(printable(row.step)), f"{row.out:,}" if row.out else "", f"{row.left:,}", f"{share} {bar}")
+        table.add_row(
+            Text(printable(row.step)), "" if row is rows[0] else f"{row.out:,}", f"{row.left:,}", f"{share} {bar}"
+        )
     lines: list[RenderableType] = [table, Text(""), Text(totals(counts))]
-    lines += [
-        Text(f"warning: {printable(rule)} dropped more than half of the images", style="yellow")
-        for rule in harsh_rules(counts)
-    ]
+    lines += [Text(f"warning: {printable(told)}", style="yellow") for told in harsh_rules(counts)]
     return Group(*lines)
 
 
@@ -75,7 +75,7 @@ def score_table(ledger: pa.Table) -> RenderableType:
     table.add_column("1% to 99%", no_wrap=True)
     found = distributions(ledger)
     for one in found:
-        cells = [_number(value) for value in one.percentiles.values()] or ["-"] * len(PERCENTILES)
+        cells = [number(value, 3) for value in one.percentiles.values()] or ["-"] * len(PERCENTILES)
         table.add_row(Text(printable(one.name)), f"{one.values:,}", *cells, sparkline(one))
     lines: list[RenderableType] = [table]
     gaps_by_title = {"cannot be scored (NaN)": {one.name: one.missing for one in found}}
@@ -102,16 +102,14 @@ def sparkline(found: Distribution, width: int = 14) -> str:
 def error_table(kinds: Sequence[ErrorKind]) -> RenderableType:
     """The kinds of errors, the most common first, each with an example."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("images", justify="right")
-    table.add_column("error", max_width=40)
+    table.add_column("images", justify="right", no_wrap=True)
+    table.add_column("error", max_width=30)
     table.add_column("for example", overflow="fold")
     for one in kinds[:ERRORS]:
-        name, error = one.examples[0]
-        table.add_row(f"{one.images:,}", Text(printable(error)), Text(printable(name)))
-    if len(kinds) <= ERRORS:
-        return table
-    others = sum(one.images for one in kinds[ERRORS:])
-    return Group(table, Text(f"and {len(kinds) - ERRORS:,} more kinds of errors on {others:,} images"))
+        example = ": ".join(filter(None, one.examples[0]))
+        table.add_row(f"{one.images:,}", Text(printable(one.kind)), Text(printable(example)))
+    rest = kinds[ERRORS:]
+    return Group(table, Text(more_kinds(len(rest), sum(one.images for one in rest)))) if rest else table
 
 
 def about_table(about: Sequence[tuple[str, str]]) -> RenderableType:
@@ -138,15 +136,7 @@ def stage_table(facts: Facts) -> RenderableType:
 
 def duplicates_line(about: Mapping[str, Any]) -> str:
     """How near duplicates were searched and what was found, in one line."""
-    compared = f"{about['compared']:,} images compared"
-    if about["against"]:
-        compared += f", also with the {about['against']['images']:,} of {about['against']['name']}"
-    told = about["method"]
-    if "approximate" in told:
-        known = about["recall"] is not None
-        told += f" (measured recall {about['recall']:.4f})" if known else " (recall unknown: no link in the sample)"
-    groups = f"{about['groups']:,} group" + "s" * (about["groups"] != 1)
-    return f"dedup   {told}: {compared}; {about['removed']:,} near duplicates, in {groups}"
+    return f"dedup   {duplicates(about)}"
 
 
 def show(console: Console, facts: Facts) -> None:
@@ -160,10 +150,7 @@ def show(console: Console, facts: Facts) -> None:
     if Scores(facts.ledger).names:
         blocks.append(score_table(facts.ledger))
     if close := close_calls(facts.ledger, facts.plan):
-        blocks.append(
-            f"{close:,} model scores lie within {CLOSE:g} of a threshold: another batch size or machine may decide "
-            "those otherwise"
-        )
+        blocks.append(close_told(close, CLOSE))
     if "label" in facts.ledger.column_names:
         blocks.append(label_report(facts.ledger, (), console.width, few=0))
     if facts.counts.errors:
@@ -173,10 +160,3 @@ def show(console: Console, facts: Facts) -> None:
     for block in (*blocks, about_table(facts.about)):
         console.print()
         console.print(block)
-
-
-def _number(value: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"

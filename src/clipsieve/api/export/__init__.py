@@ -10,6 +10,7 @@ from pathlib import Path
 from clipsieve.api.export import atlas, csv, datacomp, datasets, fiftyone
 from clipsieve.api.export.places import check_place
 from clipsieve.api.export.request import Exported, Request, Verdict, check_verdict
+from clipsieve.api.pictures import finished_run
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run
 from clipsieve.errors import RecipeError
@@ -61,7 +62,8 @@ def export_run(
     asked = known.verdict if verdict is None else check_verdict(verdict)
     place = check_place(name, path, known.suffix, run.path)
     run.shards()  # refuses a run that is not finished
-    return known.write(Request(run=run, verdict=asked, uid=uid, progress=progress or Silent()), place)
+    with finished_run(": its images cannot be exported"):
+        return known.write(Request(run=run, verdict=asked, uid=uid, progress=progress or Silent()), place)
 
 
 def _parsed(to: str) -> tuple[str, str]:

@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.api.added import ledger_part
+from clipsieve.api.export.places import whole_file
 from clipsieve.api.export.projection import Projection, project
 from clipsieve.api.export.request import Exported, Images, Request, images_of
 from clipsieve.api.rows import thumbnail_of
 from clipsieve.core.layout import Mask
 from clipsieve.errors import OutputError
-from clipsieve.runfolder import RunFolder, atomic
+from clipsieve.report.words import plural
+from clipsieve.runfolder import RunFolder
 
 SUFFIX = ".parquet"
 
@@ -42,14 +44,14 @@ def write(request: Request, path: Path) -> Exported:
     drawn = project(vectors, request.progress)
     schema = pa.schema([*_DRAWN, *request.schema])
     rows = unreadable = 0
-    with atomic(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as table:
+    with whole_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as table:
         for images in images_of(request, lambda shard, _: wanted[shard]):
             part = _rows(images, drawn, rows, schema)
             table.write_table(part)
             rows += part.num_rows
             unreadable += part["image"].null_count
-    notes = [f"{without:,} images are left out: the run has no vector of them"] if without else []
-    notes += [f"{unreadable:,} images cannot be read: their `image` is null"] if unreadable else []
+    notes = [f"{plural(without, 'image')} left out: no vector in the run"] if without else []
+    notes += [f"{plural(unreadable, 'image')} unreadable: `image` is null"] if unreadable else []
     return Exported(path=path, rows=rows, notes=tuple(notes))
 
 

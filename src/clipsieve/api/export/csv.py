@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.csv as pc_csv
 
 from clipsieve.api.added import ledger_part
+from clipsieve.api.export.places import whole_file
 from clipsieve.api.export.request import Exported, Request
-from clipsieve.runfolder import RunFolder, atomic
+from clipsieve.runfolder import RunFolder
 
 SUFFIX = ".csv"
 
@@ -22,7 +23,7 @@ def write(request: Request, path: Path) -> Exported:
     """One file; shard by shard, so that it may be larger than memory."""
     shards, folder = request.run.shards(), RunFolder(request.run.path)
     rows = 0
-    with atomic(path) as file:
+    with whole_file(path) as file:
         request.progress.start(len(shards), 0)
         for place, shard in enumerate(shards):
             part = ledger_part(folder, shard.number)

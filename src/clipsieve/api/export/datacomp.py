@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.api.added import ledger_part
+from clipsieve.api.export.places import whole_file
 from clipsieve.api.export.request import Exported, Request
 from clipsieve.errors import ColumnError, RecipeError
-from clipsieve.runfolder import RunFolder, atomic
+from clipsieve.report.words import plural
+from clipsieve.runfolder import RunFolder
 from clipsieve.writers.cells import parsed
 
 SUFFIX = ".npy"
@@ -34,10 +36,10 @@ def write(request: Request, path: Path) -> Exported:
     found = np.concatenate(parts)
     request.check_some(len(found))
     unique = np.unique(found)  # compares the first half, then the second
-    with atomic(path) as file:
+    with whole_file(path) as file:
         np.save(file, unique)
     twice = len(found) - len(unique)
-    notes = (f"{twice:,} samples have the uid of another: each uid stands there once",) if twice else ()
+    notes = (f"{plural(twice, 'sample')} with the uid of another: each uid stands there once",) if twice else ()
     return Exported(path=path, rows=len(unique), notes=notes)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from clipsieve.api.export.places import atomic_folder
+from clipsieve.api.export.places import whole_folder
 from clipsieve.api.export.request import Exported, Images, Request, images_of
 from clipsieve.core.fetch import ImageSource
 from clipsieve.errors import OutputError
+from clipsieve.report.words import plural
 
 SUFFIX = ""
 
@@ -30,7 +31,7 @@ def write(request: Request, path: Path) -> Exported:
     rows = unreadable = 0
     file: pq.ParquetWriter | None = None
     shard = -1
-    with atomic_folder(path) as folder:
+    with whole_folder(path) as folder:
         try:
             for images in images_of(request):
                 if images.shard != shard:
@@ -48,7 +49,7 @@ def write(request: Request, path: Path) -> Exported:
         finally:
             if file is not None:
                 file.close()
-    notes = (f"{unreadable:,} images cannot be read: their `image` is null",) if unreadable else ()
+    notes = (f"{plural(unreadable, 'image')} unreadable: `image` is null",) if unreadable else ()
     return Exported(path=path, rows=rows, notes=notes)
 
 

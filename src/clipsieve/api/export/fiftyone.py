@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from clipsieve.api.export.places import atomic_folder
+from clipsieve.api.export.places import whole_folder
 from clipsieve.api.export.request import Exported, Request, images_of
 from clipsieve.api.rows import bytes_of
 from clipsieve.core.fetch import ImageSource
+from clipsieve.report.words import plural
 from clipsieve.writers.cells import image_type
 
 SUFFIX = ""
@@ -30,7 +31,7 @@ def write(request: Request, path: Path) -> Exported:
     fields = {field.name: _kind(field.type) for field in request.schema}
     head = {"name": request.run.path.resolve().name, "media_type": "image", "sample_fields": fields}
     rows = left_out = 0
-    with atomic_folder(path) as folder:
+    with whole_folder(path) as folder:
         with open(folder / "samples.json", "w", encoding="utf-8") as file:
             file.write(f'{json.dumps(head)[:-1]}, "samples": [')
             for images in images_of(request):
@@ -46,7 +47,7 @@ def write(request: Request, path: Path) -> Exported:
                     rows += 1
             file.write("\n]}\n")
         request.check_some(rows)
-    notes = (f"{left_out:,} images are left out: there is nothing to read of them",) if left_out else ()
+    notes = (f"{plural(left_out, 'image')} left out: nothing to read",) if left_out else ()
     return Exported(path=path, rows=rows, notes=notes)
 
 

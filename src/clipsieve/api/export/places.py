@@ -1,12 +1,14 @@
-"""Where an export goes: a path is checked before any work, and a folder appears whole or not at all."""
+"""Where an export goes: a path is checked before any work, and what is written appears whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from clipsieve.errors import OutputError, RecipeError
 from clipsieve.runfolder import OWN_FOLDERS, TEMPORARY, remedy
@@ -31,24 +33,46 @@ def check_place(format: str, path: str, suffix: str, run: Path) -> Path:
     whole, own = place.resolve(), run.resolve()
     if any(whole.is_relative_to(own / name) for name in OWN_FOLDERS):
         raise OutputError(f"{path} is the run folder's own; choose another path for the export")
-    if os.path.lexists(place):
-        raise OutputError(f"{path} is there already; remove it or choose another")
+    check_free(place)
     return place
 
 
-@contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which becomes ``path`` when the block ends well and is removed when it does not.
+def check_free(path: Path) -> None:
+    """Raises ``OutputError`` when something is there."""
+    if os.path.lexists(path):
+        raise OutputError(f"{path} is there already; remove it or choose another")
 
-    Raises ``OutputError`` when it cannot be written.
-    """
-    partial = path.with_name(f"{TEMPORARY}{path.name}")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a process that died
-        partial.mkdir(parents=True)
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes ``path`` as ``_whole`` says."""
+    with _whole(path) as partial, open(partial, "wb") as file:
+        yield file
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes ``path`` as ``_whole`` says."""
+    with _whole(path) as partial:
+        partial.mkdir()
         yield partial
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A place of this export's own, which becomes ``path`` when the block ends well and is removed when it does not.
+
+    Raises ``OutputError`` when it cannot be written, or another has written there meanwhile.
+    """
+    partial = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        check_free(path)
         os.replace(partial, path)
     except OSError as failure:
         raise OutputError(f"cannot write {path}: {failure.strerror or failure}; {remedy(failure)}") from failure
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -19,13 +19,13 @@ from clipsieve.core.text import printable
 from clipsieve.report import numbers
 from clipsieve.report.examples import Examples
 from clipsieve.report.facts import Facts, duration
+from clipsieve.report.labels import by_label, not_labelled, rest_told, shares, top
 from clipsieve.report.page.cards import cards_of
-from clipsieve.report.page.tiles import Picture, Tiles, cut
-from clipsieve.report.page.words import DROPPED_SIDE, PASSED_SIDE, number, plural
-from clipsieve.report.terminal import duplicates_line
+from clipsieve.report.page.tiles import Small, Tiles, cut
 from clipsieve.report.values import Scores
+from clipsieve.report.words import DROPPED_SIDE, PASSED_SIDE, close_told, duplicates, more_kinds, plural
 
-__all__ = ["Picture", "page"]
+__all__ = ["Small", "page"]
 
 POLICY = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
 """What a browser may load for the page: its own style sheet, known by its hash, and images within it."""
@@ -36,10 +36,11 @@ EXAMPLES = 3
 KINDS, RECIPE = 30, 20_000
 """So many kinds of errors and characters of the recipe are printed."""
 
-LABELS = 20
+TEXT_SHOWN = {"interleaved": "the text next to the image", "lists": "the first one"}
+"""Which of the texts of a sample is its caption, in layouts where it can have more than one."""
 
 
-def page(facts: Facts, scores: Scores, examples: Examples, pictures: Mapping[int, Picture], without: str | None) -> str:
+def page(facts: Facts, scores: Scores, examples: Examples, pictures: Mapping[int, Small], without: str | None) -> str:
     """The page; ``pictures`` are by ledger row, and ``without`` says why they are missing."""
     environment = Environment(
         autoescape=True,
@@ -48,10 +49,13 @@ def page(facts: Facts, scores: Scores, examples: Examples, pictures: Mapping[int
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "plural": plural, "duration": duration, "cut": cut}
+    environment.filters |= {"plural": plural, "duration": duration, "cut": cut}
     here = resources.files(__name__)
     style, template = (here.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.html"))
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    kinds = numbers.error_kinds(facts.ledger, EXAMPLES)
+    labelled = "label_probability" in facts.ledger.column_names
+    listed, rest = top(shares(by_label(facts.ledger))) if labelled else ([], [])
     context: dict[str, Any] = {
         "policy": POLICY.format(digest),
         "style": Markup(style),
@@ -59,33 +63,26 @@ def page(facts: Facts, scores: Scores, examples: Examples, pictures: Mapping[int
         "counts": facts.counts,
         "funnel": numbers.funnel(facts.counts, facts.steps),
         "harsh": list(numbers.harsh_rules(facts.counts)),
-        "close": numbers.close_calls(facts.ledger, facts.plan),
-        "closeness": numbers.CLOSE,
-        "cards": cards_of(scores, facts.plan),
+        "close": close_told(close, numbers.CLOSE) if (close := numbers.close_calls(facts.ledger, facts.plan)) else "",
+        "cards": (cards := cards_of(scores, facts.plan)),
+        "drawn": set().union(*(card.drawn for card in cards)),
         "examples": examples,
         "tiles": Tiles(scores, examples, pictures),
         "shards": facts.done,
         "shown": sum(one.jpeg is not None for one in pictures.values()),
         "without": without,
-        "duplicates": duplicates_line(facts.duplicates).removeprefix("dedup").strip() if facts.duplicates else None,
-        "labels": _labels(scores),
-        "most_labels": LABELS,
-        "kinds": (kinds := numbers.error_kinds(facts.ledger, EXAMPLES))[:KINDS],
-        "more_kinds": max(len(kinds) - KINDS, 0),
+        "duplicates": duplicates(facts.duplicates) if facts.duplicates else None,
+        "labels": listed,
+        "label_notes": [*([rest_told(rest)] if rest else []), *(not_labelled(facts.ledger) if listed else [])],
+        "kinds": kinds[:KINDS],
+        "more_kinds": more_kinds(len(more), sum(one.images for one in more)) if (more := kinds[KINDS:]) else "",
         "recipe": facts.recipe[:RECIPE].splitlines(),
         "cut": max(len(facts.recipe) - RECIPE, 0),
         "dropped_side": DROPPED_SIDE,
         "passed_side": PASSED_SIDE,
+        "text_shown": TEXT_SHOWN.get(facts.plan.layout),
     }
     return environment.from_string(template).render(context)
-
-
-def _labels(scores: Scores) -> list[tuple[str, int]]:
-    """How many images have each label, the most common first."""
-    if "label" not in scores.ledger.column_names:
-        return []
-    counted = scores.ledger["label"].drop_null().value_counts().to_pylist()
-    return sorted(((item["values"], item["counts"]) for item in counted), key=lambda pair: -pair[1])
 
 
 def _plain(value: Any) -> Any:

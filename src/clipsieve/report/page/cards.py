@@ -12,9 +12,9 @@ from clipsieve.plan import Plan
 from clipsieve.report.histograms import Histogram, histogram
 from clipsieve.report.numbers import distribution
 from clipsieve.report.page import plots
-from clipsieve.report.page.words import number, plural, threshold_text
 from clipsieve.report.thresholds import NEAR, rule_of, thresholds_of
 from clipsieve.report.values import NOT_COMPUTED, Scores, Values
+from clipsieve.report.words import number, plural, threshold_text
 from clipsieve.scorers import COLUMNS
 
 PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
@@ -23,12 +23,17 @@ NAMES: Mapping[int, str] = {0: "lowest", 50: "median", 100: "highest"}
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A score: its plot, SVG without anything of the data's but numbers, and its percentiles by their names."""
+    """A score: its plot, SVG without anything of the data's but numbers, and its percentiles by their names.
+
+    ``single`` tells of a value that the plot leaves out, ``drawn`` which of the kinds of bars and lines are there.
+    """
 
     name: str
     values: str
     rules: list[str]
+    single: str
     plot: Markup
+    drawn: set[str]
     percentiles: list[tuple[str, str]]
     notes: list[str]
 
@@ -49,18 +54,25 @@ def _card(scores: Scores, of: Values, plan: Plan) -> Card:
         name=of.name,
         values=plural(found.values, "value"),
         rules=list(steps),
+        single=_single(drawn),
         plot=Markup(plots.drawn(drawn)),
-        percentiles=[(NAMES.get(at, f"{at}%"), number(value)) for at, value in found.percentiles.items()],
+        drawn={name for name in plots.SERIES if getattr(drawn, name).any()} | {"mark" for _ in drawn.marks},
+        percentiles=[(NAMES.get(at, f"{at}%"), number(value, 3)) for at, value in found.percentiles.items()],
         notes=list(_notes(drawn, found.missing, of)),
     )
 
 
+def _single(drawn: Histogram) -> str:
+    if drawn.single is None:
+        return ""
+    value, count, kept = drawn.single
+    has = "has" if count == 1 else "have"
+    rest = "; the plot shows the others" if len(drawn.edges) else ""
+    return f"{plural(count, drawn.unit)} {has} exactly {number(value)}, {kept:,} of them kept{rest}."
+
+
 def _notes(drawn: Histogram, missing: int, of: Values) -> Iterator[str]:
     what = of.unit
-    if drawn.single is not None:
-        value, count = drawn.single
-        rest = "; the plot shows the others" if len(drawn.edges) else ""
-        yield f"{plural(count, what)} have exactly {number(value)}{rest}."
     if drawn.below or drawn.above:
         yield f"Left of the plot lie {plural(drawn.below, what)}, right of it {drawn.above:,}."
     if drawn.hidden and len(drawn.edges):

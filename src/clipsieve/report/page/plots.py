@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from clipsieve.core.text import printable
 from clipsieve.report.histograms import Histogram
-from clipsieve.report.page.words import number, plural, threshold_text
+from clipsieve.report.words import number, plural, threshold_text
 
 SIZE = (5.2, 2.1)
 """In inches of 72 points, so that letters of 10 points are read on a telephone, where a plot is as wide as that."""
@@ -47,9 +47,9 @@ def drawn(of: Histogram) -> str:
             axes.xaxis.set_minor_formatter(NullFormatter())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
         axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value, 3)))
         axes.set_xlim(of.edges[0], of.edges[-1])
         axes.set_ylim(0, max(float(base.max()), 1) * 1.04)
         axes.set_axisbelow(True)
@@ -61,8 +61,7 @@ def drawn(of: Histogram) -> str:
         for side in ("left", "right", "top"):
             axes.spines[side].set_visible(False)
         axes.spines["bottom"].set_gid("axis")
-        for place, at in enumerate(of.marks):
-            x = at.bound
+        for place, (at, x) in enumerate(of.marks):
             axes.axvline(x, ymax=1.03 + 0.11 * (place % 2), gid="mark", clip_on=False)
             right = axes.transAxes.inverted().transform(axes.transData.transform((x, 0)))[0] > 0.7
             top, side = 1.05 + 0.11 * (place % 2), "right" if right else "left"
@@ -78,7 +77,7 @@ def described(of: Histogram) -> str:
     sums = {name: int(getattr(of, name).sum()) for name in SERIES}
     told = f"kept {sums['kept']:,}, dropped by its own rules {sums['own']:,}, gone for other reasons {sums['others']:,}"
     ends = f"from {number(float(of.edges[0]))} to {number(float(of.edges[-1]))}"
-    marks = f"; thresholds: {', '.join(map(threshold_text, of.marks))}" if of.marks else ""
+    marks = f"; thresholds: {', '.join(threshold_text(mark.at) for mark in of.marks)}" if of.marks else ""
     return f"Histogram of {printable(of.name)}, {plural(sum(sums.values()), of.unit)} {ends}: {told}{marks}"
 
 

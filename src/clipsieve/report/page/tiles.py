@@ -10,19 +10,19 @@ from typing import Any
 import pyarrow as pa
 from markupsafe import Markup
 
-from clipsieve.core.ledger import BASE_SCHEMA, image_names
+from clipsieve.core.ledger import BASE_SCHEMA
 from clipsieve.core.text import without_password
 from clipsieve.report.examples import PICTURES, Examples, Tile
-from clipsieve.report.search_page import shown
 from clipsieve.report.values import Scores
+from clipsieve.report.words import name_of, shown
 
 CAPTION, REASON, NAME = 280, 240, 200
 """Characters of each that are printed: a caption can be a book."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image as it is shown: small, with its caption; None and the ``error`` when it cannot be read any more."""
+class Small:
+    """An image within the page: as JPEG, with its caption; None and the ``error`` when it cannot be read any more."""
 
     jpeg: bytes | None
     caption: str | None
@@ -48,11 +48,10 @@ class View:
 class Tiles:
     """The tiles of a page; the ledger's rows of all of them are taken out once."""
 
-    def __init__(self, scores: Scores, examples: Examples, pictures: Mapping[int, Picture]) -> None:
+    def __init__(self, scores: Scores, examples: Examples, pictures: Mapping[int, Small]) -> None:
         rows = sorted({row for tile in examples.tiles() for row in (tile.row, *tile.images)})
         some = scores.ledger.take(pa.array(rows, pa.int64()))
         self._rows = dict(zip(rows, some.to_pylist(), strict=True))
-        self._names = dict(zip(rows, image_names(some).to_pylist(), strict=True))
         self._pictures = pictures
         self._places = PICTURES
 
@@ -60,7 +59,7 @@ class Tiles:
         """What is printed of ``tile``."""
         row = self._rows[tile.row]
         seen = [self._pictures.get(image) for image in tile.images]
-        reference = without_password(self._names[tile.row] or "")
+        reference = without_password(name_of(row))
         verdict = row["sample_verdict"] if tile.sample else row["verdict"]
         errors = [picture.error for picture in seen if picture is not None and picture.error]
         return View(
@@ -76,7 +75,7 @@ class Tiles:
             more=tile.more,
         )
 
-    def _source(self, picture: Picture | None) -> Markup | None:
+    def _source(self, picture: Small | None) -> Markup | None:
         """A picture within the page, while there is a place for it."""
         if picture is None or picture.jpeg is None or not self._places:
             return None
