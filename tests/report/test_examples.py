@@ -10,7 +10,8 @@ import pytest
 
 from clipsieve.plan import Plan, make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.report.examples import SHARDS, AtThreshold, Examples, Tile, examples
+from clipsieve.report.examples import SHARDS, examples
+from clipsieve.report.strips import AtThreshold, Examples, Tile
 from clipsieve.report.values import Scores
 from tests.report.ledgers import ledger
 

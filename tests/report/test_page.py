@@ -20,8 +20,9 @@ from clipsieve import Run
 from clipsieve.api.report import BYTES, write_report
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
 from clipsieve.errors import OutputError
-from clipsieve.report.examples import PICTURES, Examples, Group, Tile
+from clipsieve.report.examples import PICTURES
 from clipsieve.report.page.tiles import Small, Tiles
+from clipsieve.report.strips import Examples, Group, Tile
 from clipsieve.report.values import Scores
 from tests.fakes import image_bytes
 

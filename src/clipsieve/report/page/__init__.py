@@ -17,11 +17,11 @@ from markupsafe import Markup
 
 from clipsieve.core.text import printable
 from clipsieve.report import numbers
-from clipsieve.report.examples import Examples
 from clipsieve.report.facts import Facts, duration
 from clipsieve.report.labels import by_label, not_labelled, rest_told, shares, top
 from clipsieve.report.page.cards import cards_of
 from clipsieve.report.page.tiles import Small, Tiles, cut
+from clipsieve.report.strips import Examples
 from clipsieve.report.values import Scores
 from clipsieve.report.words import DROPPED_SIDE, PASSED_SIDE, close_told, duplicates, more_kinds, plural
 

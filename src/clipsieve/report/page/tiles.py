@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from clipsieve.core.ledger import BASE_SCHEMA
 from clipsieve.core.text import without_password
-from clipsieve.report.examples import PICTURES, Examples, Tile
+from clipsieve.report.examples import PICTURES
+from clipsieve.report.strips import Examples, Tile
 from clipsieve.report.values import Scores
 from clipsieve.report.words import name_of, shown
 
