@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +14,13 @@ import clipsieve
 from tests.fakes import image_bytes
 
 pytest.importorskip("starlette")
+
+from tests.web.pages import Open, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='hacked'\">",
@@ -62,3 +71,86 @@ def served(made: Path) -> Any:
     from clipsieve.web.server import answers_of
 
     return answers_of(clipsieve.Run.open(made / "run"))
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> clipsieve.Run:
+    """A run of 75 samples of two tiny images: of one an image is broken, of three one is not sharp."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = []
+    for number in range(150):
+        sharp = number not in (4, 14, 24)
+        picture = b"no image" if number == 7 else image_bytes(size=(16, 16), sharp=sharp, seed=number)
+        (folder / f"{number:03d}.png").write_bytes(picture)
+    rows = [{"images": [f"{n:03d}.png", f"{n + 1:03d}.png"]} for n in range(0, 150, 2)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    keep = ["blur >= 100", "any(pair_similarity) >= -1"]
+    return clipsieve.run(
+        read=str(folder / "rows.jsonl"), model="demo", keep=keep, on_error="drop-sample", out=folder / "run"
+    )
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> clipsieve.Run:
+    """A run of 12 images with scores that were added to it."""
+    folder = tmp_path_factory.mktemp("labelled")
+    (folder / "images").mkdir()
+    for number in range(12):
+        path = folder / "images" / f"{number:02d}.png"
+        path.write_bytes(image_bytes(("red", "blue")[number % 2], seed=number))
+    done = clipsieve.run(
+        read=str(folder / "images"), model="demo", keep=["blur >= 1"], vectors=True, out=folder / "run"
+    )
+    clipsieve.label(done, labels=["red", "blue"], templates=["{}", "something {}"])
+    return clipsieve.add_score(done, "nearest_similarity")
+
+
+@pytest.fixture(scope="session")
+def address(served: Any) -> Iterator[str]:
+    """Where the run is served."""
+    with serving(served) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser, headless."""
+    driver = pytest.importorskip("playwright.sync_api")
+    if not Path(CHROMIUM).exists():
+        pytest.skip("no chromium; say where it is with CHROMIUM")
+    with driver.sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens a page, that of the run if none is said, in a context of its own; afterwards no script has failed and
+    nothing foreign was asked for."""
+    contexts: list[Any] = []
+    wrong: list[str] = []
+
+    def opened(
+        hash: str = "", width: int = 1440, height: int = 960, context: Any = None, at: str = address, **options: Any
+    ) -> Page:
+        if context is None:
+            context = browser.new_context(viewport={"width": width, "height": height}, **options)
+            context.set_default_timeout(10_000)
+            contexts.append(context)
+        page: Page = context.new_page()
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
+        page.on("console", lambda line: wrong.append(line.text) if "Security Policy" in line.text else None)
+        page.on(
+            "request",
+            lambda asked: None if asked.url.startswith((at, "data:", "blob:")) else wrong.append(asked.url),
+        )
+        page.goto(at + hash)
+        page.wait_for_selector(".tile")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert wrong == []

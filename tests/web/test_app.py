@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from starlette.testclient import TestClient
 
 import clipsieve
+from clipsieve.errors import UsageError
 from clipsieve.recipe import Recipe
+from clipsieve.web import questions
 from clipsieve.web.app import Answers
 from clipsieve.web.applying import Applying
+from clipsieve.web.chosen import recipe_text
 from clipsieve.web.security import HEADERS, Access
+from clipsieve.web.state import View
 from tests.fakes import image_bytes
 from tests.web.conftest import HOSTILE, HOSTILE_NAME
 
@@ -205,7 +211,28 @@ def test_the_chosen_rules_are_a_recipe_that_builds(post: Post, run: clipsieve.Ru
     assert recipe.write is not None
     assert recipe.write.path is None
     assert told["command"] is None
-    assert post("recipe", keep=["blur >= 7"])["command"].endswith("--keep 'blur >= 7'")
+    assert told["recipe"].startswith(f"# relative paths are those of {Path.cwd()}\n")
+    command = post("recipe", keep=["blur >= 7"])["command"]
+    assert command == f"cd {Path.cwd()} && clipsieve apply {run.path} --keep 'blur >= 7'"
+    assert post("recipe", keep=[])["command"] == f"cd {Path.cwd()} && clipsieve apply {run.path}"
+
+
+def test_a_recipe_with_a_score_that_was_added_runs_and_keeps_what_the_page_said(
+    labelled: clipsieve.Run, tmp_path: Path
+) -> None:
+    view = View(labelled)
+    asked = questions.Rules.model_validate({"keep": ["label in ('red')", "label_probability >= 0.2"]})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(recipe_text(view.tuning, asked))
+    assert clipsieve.run(str(recipe), out=tmp_path / "run").counts.images.kept == view.counted(asked)["counts"]["kept"]
+
+
+def test_a_recipe_that_cannot_run_in_one_go_says_so_and_how_it_can(labelled: clipsieve.Run) -> None:
+    asked = questions.Rules.model_validate({"keep": ["nearest_similarity <= 0.9"]})
+    first, why, instead, *_ = recipe_text(View(labelled).tuning, asked).splitlines()
+    assert first.startswith("# relative paths")
+    assert "nearest_similarity is a score of the whole data set" in why
+    assert instead == f"# cd {Path.cwd()} && clipsieve apply {labelled.path} --keep 'nearest_similarity <= 0.9'"
 
 
 @pytest.mark.parametrize(
@@ -286,6 +313,12 @@ def test_another_host_asks_for_a_token_once_and_then_for_its_cookie(served: Answ
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert there.get("/api/run").status_code == 200
+    for query in (f"token={access.token}", "token=of-an-earlier-server"):
+        assert 'content="0; url=/"' in there.get(f"/?{query}").text  # so that no token stays in the address
+    assert "<main>" in there.get("/").text
+    neighbours = client_of(served, access, base_url="http://gpu-box:8765")
+    neighbours.headers["Cookie"] = f'_ga={{"x":1}}; bad"cookie[]=;{{}}; a/b=1; {access.cookie}={access.token}'
+    assert neighbours.get("/api/run").status_code == 200
     for cookie in ("wrong", "", '"', "\\377", access.token[:-1]):
         stranger = client_of(served, access, base_url="http://gpu-box:8765")
         stranger.headers["Cookie"] = f"{access.cookie}={cookie}"
@@ -347,6 +380,74 @@ def test_apply_runs_once_at_a_time_tells_how_it_goes_and_keeps_what_is_there(
     client.post("/api/apply", json={"keep": KEEP, "name": "fails"})
     assert (job := finished(client))["state"] == "failed"
     assert job["lines"] == ["the disk is full; make room"]
+
+
+def test_what_the_command_line_says_of_lacking_scores_is_said_in_the_words_of_the_page(
+    served: Answers, run: clipsieve.Run
+) -> None:
+    client = client_of(Answers(served.view, served.thumbnails, served.searcher, Applying(run, clipsieve.apply_run)))
+    client.post("/api/apply", json={"keep": ["clip_score >= -1"], "name": "lacking"})
+    job = finished(client)
+    assert job["fillable"]
+    assert "clip_score of" in job["lines"][-1]
+    assert "the box above, when ticked, computes" in job["lines"][-1]
+    assert "--fill" not in job["lines"][-1]
+
+
+def test_an_apply_that_is_cut_short_says_how_to_go_on_and_so_does_its_folder(pairs: clipsieve.Run) -> None:
+    cut = Event()
+
+    def cut_short(of: clipsieve.Run, keep: Any, *, out: Path, fill: bool, progress: Any) -> clipsieve.Run:
+        clipsieve.apply_run(of, keep, out=out, fill=fill)
+        (out / "summary.json").unlink()
+        for part in (out / "ledger").iterdir():
+            part.unlink()
+        cut.set()
+        while True:
+            progress.advance(0, False)
+            time.sleep(0.01)
+
+    applying = Applying(pairs, cut_short)
+    asked = questions.Apply.model_validate({"keep": ["blur >= 50"], "name": "cut", "fill": True})
+    out = pairs.path.resolve().parent / "cut"
+    applying.begin(asked)
+    assert cut.wait(20)
+    command = f"clipsieve apply {pairs.path} --keep 'blur >= 50' --fill --out {out}"
+    assert applying.stop() == f"cut is not finished; to go on: cd {Path.cwd()} && {command}"
+    with pytest.raises(UsageError, match="cut is there already, not finished; to go on with it: cd ") as told:
+        Applying(pairs, cut_short).begin(asked)
+    assert command in str(told.value)
+    assert clipsieve.apply_run(pairs.path, ["blur >= 50"], out=out, fill=True).counts.images.kept > 0
+
+
+def test_who_leaves_while_asking_leaves_no_traceback_and_no_image_to_be_decoded(served: Answers) -> None:
+    begun: list[int] = []
+
+    class Slow:
+        def ask(self, row: int, side: int) -> Future[Any]:
+            begun.append(row)
+            return waiting
+
+    async def leave(path: str, method: str) -> int:
+        sent: list[Any] = []
+        headers = [(b"host", b"127.0.0.1:8765"), (b"x-clipsieve", b"view")]
+        scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers}
+
+        async def receive() -> dict[str, str]:
+            return {"type": "http.disconnect"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        return int(sent[0]["status"])
+
+    waiting: Future[Any] = Future()
+    app = Answers(served.view, cast(Any, Slow()), served.searcher, served.applying).app(Access.at("127.0.0.1", 8765))
+    assert asyncio.run(leave("/api/decide", "POST")) == 499
+    assert asyncio.run(leave("/image/4", "GET")) == 499
+    assert begun == [4]
+    assert waiting.cancelled()
 
 
 def test_search_in_an_index_finds_the_runs_images_and_shows_those_of_others(run: clipsieve.Run, tmp_path: Path) -> None:

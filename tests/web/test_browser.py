@@ -2,116 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 import clipsieve
 from tests.web.conftest import HOSTILE
-
-pytest.importorskip("starlette")
-playwright = pytest.importorskip("playwright.sync_api")
+from tests.web.pages import Open, drag, kept, serving, settled
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no chromium; say where it is with CHROMIUM")
-
-Open = Callable[..., "Page"]
-
-
-@pytest.fixture(scope="module")
-def address(made: Path) -> Iterator[str]:
-    """Where the run is served, by the server itself, on a free port."""
-    import uvicorn
-
-    from clipsieve.web.security import Access
-    from clipsieve.web.server import answers_of, listen
-
-    listening = listen("127.0.0.1", 0)
-    access = Access.at("127.0.0.1", listening.getsockname()[1])
-    app = answers_of(clipsieve.Run.open(made / "run")).app(access)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{access.port}/"
-    server.should_exit = True
-    thread.join(5)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with playwright.sync_playwright() as driver:
-        launched = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    """Opens the page in a context of its own; afterwards no script has failed and nothing foreign was asked for."""
-    contexts: list[Any] = []
-    wrong: list[str] = []
-
-    def opened(hash: str = "", width: int = 1440, height: int = 960, context: Any = None, **options: Any) -> Page:
-        if context is None:
-            context = browser.new_context(viewport={"width": width, "height": height}, **options)
-            context.set_default_timeout(10_000)
-            contexts.append(context)
-        page: Page = context.new_page()
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("dialog", lambda dialog: wrong.append(f"dialog {dialog.message}"))
-        page.on("console", lambda line: wrong.append(line.text) if "Security Policy" in line.text else None)
-        page.on(
-            "request",
-            lambda asked: None if asked.url.startswith((address, "data:", "blob:")) else wrong.append(asked.url),
-        )
-        page.goto(address + hash)
-        page.wait_for_selector(".tile")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert wrong == []
-
-
-def kept(page: Page) -> int:
-    return int(page.inner_text("#kept").replace(",", ""))
-
-
-def settled(page: Page, known: Callable[[], bool]) -> None:
-    """Waits until what a person waits for is to be seen."""
-    for _ in range(200):
-        if known():
-            return
-        page.wait_for_timeout(25)
-    raise AssertionError(page.inner_text("body")[:2000])
-
-
-def drag(page: Page, name: str, to: float) -> None:
-    """Drags the threshold of a score to a place between 0 and 1 of its histogram."""
-    handle, plot = page.get_by_role("slider", name=name), page.locator(f'.card[aria-label^="{name}"] .plot')
-    handle.scroll_into_view_if_needed()
-    at, box = handle.bounding_box(), plot.bounding_box()
-    assert at
-    assert box
-    page.mouse.move(at["x"] + at["width"] / 2, at["y"] + at["height"] / 2)
-    page.mouse.down()
-    for step in range(1, 6):
-        start = at["x"] + at["width"] / 2
-        page.mouse.move(start + (box["x"] + to * box["width"] - start) * step / 5, box["y"] + 20)
-    page.mouse.up()
-    last = None
-    while last != (last := page.inner_text("#summary")):
-        page.wait_for_timeout(250)
 
 
 def test_a_dragged_threshold_changes_counts_gallery_and_address_and_back_undoes_it(
@@ -140,6 +43,37 @@ def test_a_dragged_threshold_changes_counts_gallery_and_address_and_back_undoes_
     settled(page, lambda: kept(page) == before)
     page.go_back()
     settled(page, lambda: kept(page) == changed)
+
+
+def test_counts_follow_while_a_threshold_is_dragged(open_page: Open) -> None:
+    page = open_page()
+    page.evaluate(
+        """() => {
+          const [asks, heard] = [window.fetch, (window.heard = new Set())];
+          window.fetch = (...asked) => new Promise((done) => setTimeout(done, 60)).then(() => asks(...asked));
+          new MutationObserver(() => heard.add(kept.textContent)).observe(kept, {childList: true});
+        }"""
+    )
+    handle = page.get_by_role("slider", name="width")
+    at = handle.bounding_box()
+    assert at
+    page.mouse.move(at["x"] + at["width"] / 2, at["y"] + 20)
+    page.mouse.down()
+    for step in range(60):
+        page.mouse.move(at["x"] + at["width"] / 2 + 3 * step, at["y"] + 20)
+        page.wait_for_timeout(12)
+    assert page.evaluate("window.heard.size") >= 3
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(
+    "hash", ["show=zzz", "show=dropped&by=x", "show=dropped&by=77", "sort=up%20zzz", "sort=near%20x", "like=x",
+             "like=NaN", "like=-5", "in=nowhere", "keep=[null]", 'keep=[{"rule":"blur >= 1","x":1}]', "keep=[[1]]"],
+)  # fmt: skip
+def test_what_makes_no_sense_in_an_address_is_left_out(open_page: Open, hash: str) -> None:
+    page = open_page("#" + hash)
+    settled(page, lambda: page.locator("#tiles .tile").count() > 0)
+    assert page.inner_text("#wrong") == page.inner_text("#status") == ""
 
 
 @pytest.mark.parametrize("keep", ['["blurr >= 3"]', "[5]", '["blur', '{"a": 1}'])
@@ -191,6 +125,7 @@ def test_orders_reasons_and_groups(open_page: Open) -> None:
     settled(page, lambda: page.locator(".tile .chip").first.inner_text() == "360")
     page.select_option("#sort", "near 0")
     settled(page, lambda: page.locator(".tile .chip").first.inner_text() == "56")
+    page.click("#tab-dropped")
     page.select_option("#by", "1")
     settled(page, lambda: page.locator(".tile").count() == 5)
     assert "blur" in (page.locator(".tile .why").first.text_content() or "")
@@ -242,6 +177,63 @@ def test_apply_writes_a_run_beside_this_one(open_page: Open, made: Path) -> None
     assert applied.counts.images.kept == expected
     assert applied.recipe.keep[0].rule == "width >= 200"
     assert list((made / "chosen" / "output").glob("*.jsonl"))
+
+
+def test_apply_states_the_rules_that_it_writes_and_not_those_before(open_page: Open) -> None:
+    page = open_page()
+    before = kept(page)
+    page.evaluate("() => { const asks = fetch; window.fetch = (...asked) => asks(...asked).then(late); }")
+    page.evaluate("() => { window.late = (told) => new Promise((done) => setTimeout(() => done(told), 400)); }")
+    page.get_by_role("spinbutton", name="width").fill("200")
+    page.keyboard.press("Tab")
+    page.click("#apply")
+    assert page.inner_text("#what") == "Counting …"
+    assert page.is_disabled("#go")
+    settled(page, lambda: kept(page) < before and not page.is_disabled("#go"))
+    of_duplicates = int(page.locator("#tab-duplicate b").inner_text())
+    assert page.inner_text("#what").startswith(f"{kept(page) + of_duplicates} images (")
+
+
+def test_a_second_tab_hears_when_the_first_has_done(open_page: Open) -> None:
+    def opens(page: Page) -> None:
+        page.click("#apply")
+        settled(page, lambda: page.input_value("#folder") != "")
+        page.fill("#folder", "twice")
+
+    def hears(page: Page) -> None:
+        settled(page, lambda: "Done in" in page.inner_text("#how") and not page.is_visible("#refused"))
+
+    one = open_page()
+    other = open_page(context=one.context)
+    opens(one)
+    opens(other)
+    one.click("#go")
+    other.click("#go")
+    settled(other, lambda: other.is_visible("#refused"))
+    hears(one)
+    hears(other)
+    assert one.input_value("#folder") == other.input_value("#folder") != "twice"
+
+
+def test_labels_are_chosen_by_keys_and_the_last_that_goes_takes_its_rule_along(
+    open_page: Open, labelled: clipsieve.Run
+) -> None:
+    from clipsieve.web.server import answers_of
+
+    focus = "document.activeElement.textContent"
+    with serving(answers_of(labelled)) as there:
+        page = open_page(at=there)
+        page.get_by_role("button", name="red 6").focus()
+        page.keyboard.press("Enter")
+        settled(page, lambda: kept(page) == 6)
+        settled(page, lambda: str(page.evaluate(focus)).startswith("red"))
+        page.keyboard.press("Enter")
+        settled(page, lambda: kept(page) == 12)
+        assert page.locator("#rules .card").count() == 1
+        page.get_by_label("Remove blur >= 1").focus()
+        page.keyboard.press("Enter")
+        settled(page, lambda: page.locator("#rules .card").count() == 0)
+        assert page.evaluate(focus) == "Add"
 
 
 def test_hostile_captions_are_only_text(open_page: Open) -> None:

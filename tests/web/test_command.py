@@ -49,6 +49,12 @@ def test_what_is_no_run_or_not_finished_is_one_line(
 def test_a_host_that_is_not_this_machines_is_one_line() -> None:
     with pytest.raises(UsageError, match="cannot listen at 203"):
         listen("203.0.113.7", 8765)
+    for host in ("nope.invalid", "a..b"):
+        with pytest.raises(UsageError, match="cannot listen at") as told:
+            listen(host, 8765)
+        assert "Unknown error" not in str(told.value)
+    with pytest.raises(UsageError, match="--host is empty"):
+        listen("", 8765)
 
 
 def test_the_address_can_be_opened_as_it_is_printed() -> None:

@@ -11,26 +11,28 @@ from clipsieve.web.queries import BINS, NOWHERE, Past, Standing
 NAN = float("nan")
 
 
-def past(passed: list[int], duplicate: list[int] | None = None, is_image: list[int] | None = None) -> Past:
-    count = len(passed)
+def past(kept: list[int], duplicate: list[int] | None = None, is_image: list[int] | None = None) -> Past:
+    count = len(kept)
     return Past(
         is_image=np.array(is_image or [1] * count, dtype=bool),
-        passed=np.array(passed, dtype=bool),
+        kept=np.array(kept, dtype=bool),
         duplicate=np.array(duplicate or [0] * count, dtype=bool),
     )
 
 
 def test_a_row_stands_where_the_rules_put_it_and_a_near_duplicate_stays_one() -> None:
     out_by = np.array([KEPT, KEPT, 0, 2, FAILED, BESIDE, UNKNOWN], dtype=np.int16)
-    then = past([1, 1, 1, 0, 0, 0, 1], duplicate=[0, 1, 1, 0, 0, 0, 0])
+    then = past([0, 0, 0, 1, 0, 0, 1], duplicate=[0, 1, 1, 0, 0, 0, 0])
     found = queries.standings(out_by, then)
     assert [Standing(one).name for one in found.tolist()] == [
         "KEPT", "DUPLICATE", "DROPPED", "DROPPED", "FAILED", "DROPPED", "UNKNOWN",
     ]  # fmt: skip
     counts = queries.counts(found, then)
     assert (counts.kept, counts.duplicate, counts.dropped, counts.failed, counts.unknown) == (1, 1, 3, 1, 1)
-    assert (counts.gained, counts.lost) == (0, 1)  # what is unknown neither comes nor goes
-    assert np.flatnonzero(queries.chosen(found, then, "changed")).tolist() == [2]
+    # A near duplicate was not kept, whatever rule drops it now; what is unknown neither comes nor goes.
+    assert (counts.gained, counts.lost, counts.doubted) == (1, 1, 1)
+    assert counts.kept == then.kept.sum() + counts.gained - counts.lost - counts.doubted
+    assert np.flatnonzero(queries.chosen(found, then, "changed")).tolist() == [0, 3]
     assert np.flatnonzero(queries.chosen(found, then, "dropped")).tolist() == [2, 3, 5]
 
 

@@ -138,7 +138,7 @@ def execute(
     fingerprint = known.fingerprint if known else model.fingerprint if model else None
     executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
     if known is not None:
-        executed["scores_of"] = str(known.path)
+        executed["scores_of"] = str(known.path.absolute())
     if filters:
         executed["filters"] = [one.name for one in filters]
     if not (out / "summary.json").exists():

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsieve.core.layout import Mask
 from clipsieve.core.text import printable
 from clipsieve.scorers import COLUMNS
 from clipsieve.web.state import View
@@ -46,7 +47,7 @@ def _score(view: View, name: str) -> dict[str, Any]:
     told: dict[str, Any] = {"name": name, "rule": name in COLUMNS, "pair": pair}
     if drawn is None:
         return told
-    skipped = view.past.is_image & pc.is_null(view.ledger[name]).to_numpy()
+    skipped = view.past.is_image & _skipped(view, name)
     missing = view.past.is_image & np.isnan(view.values(name)) & ~skipped
     return {
         **told,
@@ -57,6 +58,18 @@ def _score(view: View, name: str) -> dict[str, Any]:
         "missing": int(missing.sum()),
         "skipped": int(skipped.sum()),
     }
+
+
+def _skipped(view: View, name: str) -> Mask:
+    """The rows of which a score, or that of one of its pairs, was not computed."""
+    replay = view.tuning.replay
+    if not pa.types.is_list(view.ledger[name].type):
+        return ~replay.column(name).computed
+    column, *ends = replay.pairs(name)
+    skipped = np.zeros(view.rows, dtype=bool)
+    for rows in ends:
+        skipped[rows[~column.computed]] = True
+    return skipped
 
 
 def _is_text(view: View, name: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -30,6 +30,9 @@ from clipsieve.web.state import View
 STATIC = Path(__file__).parent / "static"
 CAPTIONS = 24
 """Captions that are answered at once: about a screen of tiles."""
+
+GONE = 499
+"""The status for who has gone meanwhile, and does not hear it; nginx calls it so."""
 
 Asked = TypeVar("Asked", bound=BaseModel)
 Answer = Callable[[Request], Awaitable[Response]]
@@ -75,7 +78,7 @@ class Answers:
                 Route("/api/apply", self._applied),
                 ask("apply", questions.Apply, self.applying.begin),
             ],
-            exception_handlers={ClipsieveError: _error, IndexError: _error},
+            exception_handlers={ClipsieveError: _error},
         )
         return Guard(app, access)
 
@@ -95,9 +98,11 @@ class Answers:
         if side not in SIDES:
             return PlainTextResponse(f"side is one of {', '.join(map(str, SIDES))}", 400)
         try:
-            found = await self._small(request.path_params["row"], side)
-        except (ClipsieveError, IndexError) as failure:
+            found = await _unless_gone(request, self._small(request.path_params["row"], side))
+        except ClipsieveError as failure:
             return PlainTextResponse(printable(str(failure)), 404)
+        if found is None:
+            return Response(status_code=GONE)
         if found.jpeg is None:
             return PlainTextResponse(printable(found.error or "no image"), 404)
         forever = request.query_params.get("v") == self.view.key
@@ -117,7 +122,7 @@ class Answers:
         async def one(row: int) -> dict[str, Any]:
             try:
                 small = await self._small(row, LARGE if large else TILE)
-            except (ClipsieveError, IndexError) as failure:
+            except ClipsieveError as failure:
                 return {"row": row, "caption": None, "error": printable(str(failure))}
             error = None if small.jpeg else printable(small.error or "no image")
             return {"row": row, "caption": tiles.clean(small.caption), "error": error}
@@ -133,9 +138,7 @@ class Answers:
             return {"wrong": printable(str(failure)), "number": self.view.wrong(asked)}
 
     def _recipe(self, asked: questions.Rules) -> dict[str, Any]:
-        self.view.decided(asked)  # or says what is wrong with the rules
-        run = self.view.run
-        return {"recipe": recipe_text(run, asked), "command": command(run, asked)}
+        return {"recipe": recipe_text(self.view.tuning, asked), "command": command(self.view.run.path, asked.keep)}
 
     async def _applied(self, request: Request) -> Response:
         suggested = await run_in_threadpool(self.applying.suggest)
@@ -147,17 +150,36 @@ def _asking(kind: type[Asked], answer: Callable[[Asked], Any]) -> Answer:
 
     async def route(request: Request) -> Response:
         body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > questions.BODY:
-                return JSONResponse({"error": "the question is too long"}, 413)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > questions.BODY:
+                    return JSONResponse({"error": "the question is too long"}, 413)
+        except ClientDisconnect:
+            return Response(status_code=GONE)
         return JSONResponse(await run_in_threadpool(answer, questions.read(kind, body)))
 
     return route
 
 
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Small]) -> Small | None:
+    """What comes of ``work``; None, and the work is given up if it has not begun, when nobody waits for it any more."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
 async def _error(request: Request, failure: Exception) -> Response:
-    return JSONResponse({"error": printable(str(failure))}, 404 if isinstance(failure, IndexError) else 400)
+    return JSONResponse({"error": printable(str(failure))}, 404 if isinstance(failure, tiles.NoImageError) else 400)
 
 
 def _whole_number(text: str) -> int:

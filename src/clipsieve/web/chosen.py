@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from clipsieve.api.runs import Run
+from clipsieve.api.tuning import Tuning
 from clipsieve.core.text import printable, without_password
+from clipsieve.recipe import Keep
 from clipsieve.web.questions import Rules
 
 
-def recipe_text(run: Run, asked: Rules) -> str:
+def recipe_text(tuning: Tuning, asked: Rules) -> str:
     """The run's recipe with these rules, in YAML, without what is as it would be anyway.
 
-    Its output goes into the new run's folder: that of the run is taken.
+    Scores that were added to the run are in it with their options. Its output goes into the new run's folder: that of
+    the run is taken. Raises ``RuleError`` or ``RecipeError`` for rules that are wrong.
     """
-    recipe = run.recipe
+    plan = tuning.planned(asked.values)
+    recipe = plan.recipe
     values: dict[str, Any] = recipe.model_dump(
         mode="json", exclude_defaults=True, exclude={"keep", "write", "device", "batch_size", "workers"}
     )
@@ -35,12 +40,21 @@ def recipe_text(run: Run, asked: Rules) -> str:
         values["write"] = recipe.write.format if list(values["write"]) == ["format"] else values["write"]
     order = [key for key in ("read", "model", "revision", "keep", "dedup", "write") if key in values]
     ordered: dict[str, Any] = {key: values.pop(key) for key in order}
-    return yaml.safe_dump(ordered | values, sort_keys=False, allow_unicode=True, width=120)
+    notes = [f"relative paths are those of {Path.cwd()}"]
+    if plan.given:
+        instead = command(tuning.run.path, asked.keep) or "apply from the page"
+        notes += [f"{plan.given[0]} is a score of the whole data set, so this cannot run in one go; instead:", instead]
+    comments = "".join(f"# {printable(note)}\n" for note in notes)
+    return comments + yaml.safe_dump(ordered | values, sort_keys=False, allow_unicode=True, width=120)
 
 
-def command(run: Run, asked: Rules) -> str | None:
-    """The command that applies these rules; None for rules in long form, which only a recipe can say."""
-    if any(one.drop is not None or one.missing is not None for one in asked.keep):
+def command(run: str | Path, keep: Iterable[Keep], *options: str) -> str | None:
+    """The command that applies these rules to a run; None for rules in long form, which only a recipe can say.
+
+    It goes to this working directory first: the paths in the run's own recipe may be relative to it.
+    """
+    rules = list(keep)
+    if any(one.drop is not None or one.missing is not None for one in rules):
         return None
-    keep = " ".join(f"--keep {shlex.quote(one.rule)}" for one in asked.keep)
-    return printable(f"clipsieve apply {shlex.quote(str(run.path))} {keep}".strip())
+    words = ["clipsieve", "apply", str(run), *(word for one in rules for word in ("--keep", one.rule)), *options]
+    return printable(f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(words)}")

@@ -45,10 +45,10 @@ class Standing(IntEnum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Past:
-    """What the run itself made of the rows: ``passed`` its rules, and of those ``duplicate`` near another."""
+    """What the run itself made of the rows: those that it ``kept``, and those that it took out as ``duplicate``."""
 
     is_image: Mask
-    passed: Mask
+    kept: Mask
     duplicate: Mask
 
 
@@ -65,7 +65,10 @@ def standings(out_by: npt.NDArray[np.int16], past: Past) -> Standings:
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Images by standing, and against the run those that come in and those that go out."""
+    """Images by standing, and against those that the run kept: how many come in, go out, or are now unknown.
+
+    ``kept`` is what the run kept, and ``gained``, less ``lost`` and ``doubted``.
+    """
 
     kept: int
     duplicate: int
@@ -74,24 +77,24 @@ class Counts:
     unknown: int
     gained: int
     lost: int
+    doubted: int
 
 
 def counts(found: Standings, past: Past) -> Counts:
     """How many images stand where."""
     of = np.bincount(found[past.is_image], minlength=len(Standing)).tolist()
-    passes = passing(found)
-    gained = int((passes & ~past.passed & past.is_image).sum())
-    lost = int((past.passed & ~passes & (found != Standing.UNKNOWN) & past.is_image).sum())
+    moved = past.is_image & changed(found, past.kept)
+    lost = int((moved & past.kept).sum())
     return Counts(
         kept=of[Standing.KEPT], duplicate=of[Standing.DUPLICATE], dropped=of[Standing.DROPPED],
-        failed=of[Standing.FAILED], unknown=of[Standing.UNKNOWN], gained=gained, lost=lost,
+        failed=of[Standing.FAILED], unknown=of[Standing.UNKNOWN], gained=int(moved.sum()) - lost, lost=lost,
+        doubted=int((past.is_image & past.kept & (found == Standing.UNKNOWN)).sum()),
     )  # fmt: skip
 
 
-def passing(found: Standings) -> Mask:
-    """The rows that the rules keep."""
-    passes: Mask = found <= Standing.DUPLICATE
-    return passes
+def changed(found: Standings, kept: Mask) -> Mask:
+    """Which rows are kept and were not, or the other way round; what is unknown neither comes nor goes."""
+    return np.asarray((found != Standing.UNKNOWN) & ((found == Standing.KEPT) != kept), dtype=bool)
 
 
 def chosen(found: Standings, past: Past, show: Shown) -> Mask:
@@ -99,8 +102,7 @@ def chosen(found: Standings, past: Past, show: Shown) -> Mask:
     if show == "all":
         return past.is_image
     if show == "changed":
-        settled = (found != Standing.UNKNOWN) & (found != Standing.FAILED)
-        return np.asarray(past.is_image & settled & (passing(found) != past.passed), dtype=bool)
+        return past.is_image & changed(found, past.kept)
     return np.asarray(past.is_image & (found == Standing[show.upper()]), dtype=bool)
 
 

@@ -44,8 +44,10 @@ class Rules(_Strict):
 class Gallery(Rules):
     """A page of the gallery.
 
-    ``by`` is the number of a rule in the order they decide: only what it drops, or the images ``near`` its threshold
-    first. ``sort`` names a score; without one, images come in input order.
+    Of the images that are to be shown, with ``by`` only those that the rule of that number drops (rules are numbered in
+    the order they decide), and with ``beside`` only those that go with a failed image of their sample. In the ``order``
+    "near" those nearest to the threshold of the rule of the number ``near`` come first; "up" and "down" are by the
+    score ``sort``, or as in the input.
     """
 
     show: Shown = "all"

@@ -12,10 +12,10 @@ import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -76,20 +76,14 @@ class Access:
 
     def knows(self, cookies: str) -> bool:
         """Whether the cookies of a request hold the token."""
-        if self.token is None:
-            return True
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load(cookies)
-        except CookieError:
-            return False
-        return self.cookie in jar and self._is_token(jar[self.cookie].value)
+        return self.token is None or self.is_token(cookie_parser(cookies).get(self.cookie, ""))
 
-    def admits(self, query: str) -> bool:
-        """Whether the query of a URL brings the token."""
-        return self.token is not None and self._is_token(parse_qs(query).get("token", [""])[0])
+    def brought(self, query: str) -> str | None:
+        """What the query of a URL gives as the token; None where it gives none, or none is asked for."""
+        return None if self.token is None else parse_qs(query).get("token", [None])[0]
 
-    def _is_token(self, given: str) -> bool:
+    def is_token(self, given: str) -> bool:
+        """Whether it is the token, in a time that does not tell how much of it is right."""
         return hmac.compare_digest(given.encode(errors="replace"), (self.token or "").encode())
 
 
@@ -121,9 +115,11 @@ class Guard:
         host = headers.get("host", "")
         if not access.names(host):
             return PlainTextResponse("This server answers to its own address only.", 421)
-        if not access.knows(headers.get("cookie", "")):
-            if scope["path"] == "/" and access.admits(scope["query_string"].decode("latin-1")):
-                return self._welcome()
+        known = access.knows(headers.get("cookie", ""))
+        brought = access.brought(scope["query_string"].decode("latin-1"))
+        if scope["path"] == "/" and brought is not None and (known or access.is_token(brought)):
+            return self._welcome()
+        if not known:
             return PlainTextResponse("Open the address with the token that clipsieve view printed.", 403)
         foreign = headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
         if foreign and scope["path"] != "/":  # which a link may lead to, and which holds nothing of the run

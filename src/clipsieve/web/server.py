@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -68,6 +67,8 @@ def serve(
         )  # fmt: skip
         with suppress(KeyboardInterrupt):  # that is how one stops it
             uvicorn.Server(config).run(sockets=[listening])
+        if unfinished := answers.applying.stop():
+            say(unfinished)
 
 
 def address(access: Access) -> str:
@@ -79,16 +80,18 @@ def address(access: Access) -> str:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises ``UsageError``."""
+    if not host:  # which would mean everywhere
+        raise UsageError("--host is empty; 0.0.0.0 listens on every address")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((host, port))
         listening.listen(128)
-    except (OSError, OverflowError) as failure:
+    except (OSError, UnicodeError) as failure:  # a name that is none, such as a..b, is no OSError
         listening.close()
         if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
             raise UsageError(f"port {port} is in use; give another --port") from None
-        told = os.strerror(failure.errno) if isinstance(failure, OSError) and failure.errno else failure
+        told = getattr(failure, "strerror", None) or failure
         raise UsageError(f"cannot listen at {host}:{port}: {told}; give another --host or --port") from None
     return listening

@@ -78,7 +78,7 @@ class View:
         if dedup is not None:
             found = pc.fill_null(pc.equal(dropped_by, dedup.by.text), False).to_numpy()
         kept = pc.equal(self.ledger["verdict"], "kept").to_numpy()
-        return Past(is_image=self.tuning.replay.is_image, passed=kept | found, duplicate=found)
+        return Past(is_image=self.tuning.replay.is_image, kept=kept, duplicate=found)
 
     @cached_property
     def own_rules(self) -> list[dict[str, Any]]:

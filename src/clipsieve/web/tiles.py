@@ -14,7 +14,7 @@ from clipsieve.core.ledger import BASE_SCHEMA, image_names
 from clipsieve.core.replay import BESIDE
 from clipsieve.core.text import printable
 from clipsieve.errors import UsageError
-from clipsieve.web.queries import Standing
+from clipsieve.web.queries import Standing, changed
 from clipsieve.web.questions import Gallery, One, Page, Rules
 from clipsieve.web.state import Decided, View
 
@@ -66,28 +66,21 @@ def tiles(view: View, found: Decided, rows: list[int], score: str | None = None)
     ledger = view.ledger.take(pa.array(rows, pa.int64()))
     names = image_names(ledger).to_pylist()
     values = view.values(score)[rows] if score in view.numeric else np.full(len(rows), np.nan)
+    moved = changed(found.standings[rows], view.past.kept[rows])
     made = []
     for place, row in enumerate(rows):
         standing = Standing(int(found.standings[row]))
-        then = "kept" if view.past.passed[row] else ledger["verdict"][place].as_py()
         made.append(
             {
                 "row": row,
                 "name": clean(names[place], 300),
                 "standing": standing.name.lower(),
                 "why": clean(_why(view, found, row, ledger.slice(place, 1).to_pylist()[0]), 400),
-                "was": then if _changed(view, found, row) else None,
+                "was": ledger["verdict"][place].as_py() if moved[place] else None,
                 "value": _number(values[place]),
             }
         )
     return made
-
-
-def _changed(view: View, found: Decided, row: int) -> bool:
-    standing = found.standings[row]
-    if standing in (Standing.UNKNOWN, Standing.FAILED):
-        return False
-    return bool((standing <= Standing.DUPLICATE) != view.past.passed[row])
 
 
 def _why(view: View, found: Decided, row: int, told: Mapping[str, Any]) -> str | None:
@@ -100,8 +93,9 @@ def _why(view: View, found: Decided, row: int, told: Mapping[str, Any]) -> str |
     if standing == Standing.FAILED:
         return f"{told['error']}"
     if standing == Standing.UNKNOWN:
-        lacks = [b.rule.name for b in found.decision.rules if told.get(b.rule.name, 0) is None]
-        return f"needs {lacks[0] if lacks else 'a score'}, which the run did not compute"
+        lacks = [b.rule.name for b in found.decision.rules if _is_lacking(told.get(b.rule.name, 0))]
+        lacks += [*found.decision.lacking, "a score"]  # when it is another image of its sample that lacks one
+        return f"needs {lacks[0]}, which the run did not compute"
     number = int(found.decision.out_by[row])
     if number == BESIDE:
         return told["reason"] or "goes with a failed image of its sample"
@@ -109,6 +103,10 @@ def _why(view: View, found: Decided, row: int, told: Mapping[str, Any]) -> str |
     if told["rule"] == bound.rule.text and told["reason"]:
         return str(told["reason"])
     return _reason(bound, told)
+
+
+def _is_lacking(value: Any) -> bool:
+    return value is None or (isinstance(value, list) and None in value)
 
 
 def _reason(bound: BoundRule, told: Mapping[str, Any]) -> str:
@@ -137,14 +135,18 @@ def whole(view: View, asked: One) -> dict[str, Any]:
         "then": {name: clean(told[name], 400) for name in ("verdict", "reason", "error") if told[name] is not None},
         "sample": clean(told["sample_id"], 300),
         "reference": clean(told["reference"], 1000),
-        "scores": [[name, _shown(value)] for name, value in told.items() if name not in base],
+        "scores": [[name, shown] for name, value in told.items() if name not in base and (shown := _shown(value))],
     }
 
 
+class NoImageError(UsageError):
+    """A row that the ledger does not have, or that is no image."""
+
+
 def check_image(view: View, row: int) -> None:
-    """Raises ``IndexError`` for a row that is not there or is no image."""
+    """Raises ``NoImageError``."""
     if not 0 <= row < view.rows or not view.past.is_image[row]:
-        raise IndexError(f"the ledger has no image in row {row}")
+        raise NoImageError(f"the ledger has no image in row {row}")
 
 
 def _number(value: float) -> float | None:
@@ -152,13 +154,13 @@ def _number(value: float) -> float | None:
 
 
 def _shown(value: Any) -> str:
-    """A value of the ledger in few characters."""
+    """A value of the ledger in few characters; of what was not computed none."""
     if value is None:
-        return "–"
+        return ""
     if isinstance(value, float):
         return "missing" if math.isnan(value) else f"{value:.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
     if isinstance(value, Mapping):
         return " ".join(_shown(one) for one in value.values())
     if isinstance(value, Iterable) and not isinstance(value, str):
-        return clean(", ".join(_shown(one) for one in value), 400) or "–"
+        return clean(", ".join(filter(None, map(_shown, value))), 400) or ""
     return clean(str(value), 400) or ""

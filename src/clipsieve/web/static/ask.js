@@ -15,29 +15,25 @@ export async function ask(path, question) {
   return told;
 }
 
-// Asks one question at a time: of those that come meanwhile only the last is asked, and only its answer counts.
+// Asks one question at a time: of those that come meanwhile only the last is asked. Every answer is heard, and whether
+// it is that of the newest question.
 export function latest(path, heard, failed) {
   let busy = false;
-  let waiting = null;
-  let number = 0;
-  async function next(question, mine) {
+  let next = null;
+  return async (question) => {
+    next = question;
+    if (busy) return;
     busy = true;
-    try {
-      const told = await ask(path, question);
-      if (mine === number) heard(told, question);
-    } catch (failure) {
-      if (mine === number) failed(failure);
+    while (next) {
+      const mine = next;
+      next = null;
+      try {
+        const told = await ask(path, mine);
+        heard(told, mine, !next);
+      } catch (failure) {
+        if (!next) failed(failure);
+      }
     }
     busy = false;
-    if (waiting) {
-      const [then, its] = waiting;
-      waiting = null;
-      next(then, its);
-    }
-  }
-  return (question) => {
-    number += 1;
-    if (busy) waiting = [question, number];
-    else next(question, number);
   };
 }

@@ -1,7 +1,7 @@
 // The image in large, the recipe, and apply.
 
 import { ask } from "./ask.js";
-import { $, copy, count, download, h, share } from "./dom.js";
+import { $, copy, count, download, h, middle, share } from "./dom.js";
 import * as gallery from "./gallery.js";
 import { state } from "./state.js";
 import * as tiles from "./tiles.js";
@@ -10,8 +10,12 @@ let run = null;
 let told = null;
 let row = null;
 let watching = false;
+let fillable = false;
 
-export const counted = (decision) => (told = decision);
+export function counted(decision) {
+  told = decision;
+  if ($("applying").open) describe();
+}
 
 export function begin(about, whenSearched) {
   run = about;
@@ -42,10 +46,7 @@ export function begin(about, whenSearched) {
     event.preventDefault();
     begun();
   });
-  ask("apply").then(
-    ({ job }) => job?.state === "running" && watch(),
-    () => {},
-  );
+  follow();
 }
 
 function unseen(text) {
@@ -72,13 +73,13 @@ export async function openImage(number) {
   else $("large").src = tiles.imageAddress(row, 1600);
   $("full").hidden = Boolean(run.withoutImages);
   $("full").href = tiles.imageAddress(row, 16384);
-  $("caption").textContent = tiles.captionOf(row)?.caption || "";
+  $("caption").textContent = tiles.said(tiles.captionOf(row));
   let image;
   try {
     image = await ask("image", { keep: state.keep, row: number });
     const known = tiles.captionOf(number);
     const found = known || (await ask(`captions?rows=${number}&side=1600`)).captions[0];
-    if (row === number) $("caption").textContent = found.caption || "";
+    if (row === number) $("caption").textContent = tiles.said(found);
     if (row === number && found.error && !run.withoutImages) unseen(found.error);
   } catch (failure) {
     if (row === number) $("why").textContent = failure.message;
@@ -90,11 +91,11 @@ export async function openImage(number) {
   const then = image.then.reason || image.then.error;
   const before = image.was === null ? "" : `In the run: ${image.then.verdict}${then ? `, ${then}` : ""}.`;
   $("why").textContent = [image.why, before].filter(Boolean).join(" · ");
-  $("place").textContent = [
-    image.reference || image.name,
-    image.sample && image.reference ? `sample ${image.sample}` : null,
-  ]
+  const places = [image.reference || image.name, image.sample && image.reference && `sample ${image.sample}`];
+  $("place").title = places.filter(Boolean).join(" · ");
+  $("place").textContent = places
     .filter(Boolean)
+    .map((place) => middle(place, 120))
     .join(" · ");
   $("scores").replaceChildren(
     ...image.scores.flatMap(([name, value]) => [h("dt", {}, name), h("dd", { dir: "auto" }, value)]),
@@ -116,6 +117,20 @@ async function showRecipe() {
 
 async function showApply() {
   $("applying").showModal();
+  $("refused").hidden = true;
+  describe();
+  follow(true);
+}
+
+// Whether the counts are those of the rules of this tab, and not of those before.
+const settled = () => told?.keep === state.keep;
+
+function describe() {
+  $("go").disabled = watching || !settled();
+  if (!settled()) {
+    $("what").textContent = "Counting …";
+    return;
+  }
   const of = told.counts;
   const passing = of.kept + of.duplicate;
   const dedup = run.dedup ? ` Near duplicates are then searched anew (${run.dedup}).` : "";
@@ -124,15 +139,18 @@ async function showApply() {
     : "writes a new ledger, as this run wrote no output";
   const pass = `${count(passing)} images (${share(passing, told.images)}) pass these rules.`;
   $("what").textContent = `${pass} Apply ${writes}; this run stays as it is, and its scores are taken over.${dedup}`;
-  $("fill-line").hidden = !of.unknown && !of.gained;
+  $("fill-line").hidden = !of.unknown && !of.gained && !fillable;
   $("fill-text").textContent = of.unknown
     ? `Compute the scores that ${count(of.unknown)} images lack, and no others`
-    : `Compute what the ${count(of.gained)} images that come in lack, such as vectors to compare, and nothing else`;
-  $("refused").hidden = true;
+    : `Compute what ${of.gained ? `the ${count(of.gained)} images that come in` : "some images"} lack, and nothing else`;
+}
+
+// Watches an apply that is under way, whichever tab began it; else a name that is free can be suggested.
+async function follow(suggesting = false) {
   try {
     const { suggested, job } = await ask("apply");
     if (job?.state === "running") watch();
-    else $("folder").value = suggested;
+    else if (suggesting) $("folder").value = suggested;
   } catch (failure) {
     refuse(failure.message);
   }
@@ -141,8 +159,6 @@ async function showApply() {
 function refuse(text) {
   $("refused").hidden = false;
   $("refused").textContent = text;
-  if (text.includes("--fill")) $("fill-line").hidden = false; // the server knows better what is lacking
-  $("go").disabled = false;
 }
 
 async function begun() {
@@ -150,13 +166,15 @@ async function begun() {
   $("go").disabled = true;
   try {
     await ask("apply", {
-      keep: state.keep,
+      keep: told.keep,
       name: $("folder").value.trim(),
       fill: $("fill").checked && !$("fill-line").hidden,
     });
     watch();
   } catch (failure) {
     refuse(failure.message);
+    describe();
+    follow();
   }
 }
 
@@ -166,18 +184,22 @@ async function watch() {
   $("job").hidden = false;
   $("go").disabled = true;
   $("apply").textContent = "Applying …";
-  let job;
   try {
+    let heard = null;
     do {
       await new Promise((done) => setTimeout(done, 400));
-      ({ job } = await ask("apply"));
-      progress(job);
-    } while (job.state === "running");
+      heard = await ask("apply");
+      progress(heard.job);
+    } while (heard.job.state === "running");
+    if (heard.job.state === "done") {
+      $("folder").value = heard.suggested;
+      $("refused").hidden = true;
+    }
   } catch (failure) {
     refuse(failure.message);
   }
   watching = false;
-  $("go").disabled = false;
+  describe();
   $("apply").textContent = "Apply";
 }
 
@@ -188,7 +210,9 @@ function progress(job) {
   else if (job.state === "running") bar.removeAttribute("value");
   else bar.value = 1;
   bar.hidden = job.state === "failed";
-  const done = `${count(job.done)} of ${count(job.shards)} shards, ${count(job.images)} images`;
+  const done = job.shards
+    ? `${count(job.done)} of ${count(job.shards)} shards, ${count(job.images)} images`
+    : "Reading the ledger";
   const kept = `${count(job.result.kept ?? 0)} images kept`;
   $("how").textContent = {
     running: `${job.compared ? "Comparing near duplicates" : done}, ${job.seconds} s`,
@@ -196,6 +220,7 @@ function progress(job) {
     failed: "",
   }[job.state];
   if (job.state === "failed") refuse(job.lines.pop() || "apply failed");
+  fillable = job.fillable; // the server knows better what is lacking
   $("lines").replaceChildren(
     ...[...job.lines, job.result.output && `output ${job.result.output}`]
       .filter(Boolean)

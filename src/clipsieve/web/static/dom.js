@@ -52,17 +52,22 @@ export function later(work, wait) {
   };
 }
 
+// A path with its end, which tells it from others, and its beginning.
+export const middle = (text, most) =>
+  text.length <= most ? text : `${text.slice(0, Math.floor(most / 3))}…${text.slice(-Math.floor((most * 2) / 3))}`;
+
 // Copies also where a page is not served from this machine and the browser gives no clipboard.
 export async function copy(field, button) {
+  let done = true;
   try {
     await navigator.clipboard.writeText(field.value);
   } catch {
     field.select();
-    document.execCommand("copy");
+    done = document.execCommand("copy");
   }
-  const title = button.textContent;
-  button.textContent = "Copied";
-  setTimeout(() => (button.textContent = title), 1500);
+  button.dataset.title ??= button.textContent;
+  button.textContent = done ? "Copied" : "Selected: copy it by Ctrl-C";
+  setTimeout(() => (button.textContent = button.dataset.title), 1500);
 }
 
 export function download(link, text) {

@@ -7,6 +7,7 @@ import * as tiles from "./tiles.js";
 
 const PAGE = 60;
 const GROUPS = 12;
+const AHEAD = 900; // pixels below the window that are filled before one comes there
 const TABS = [
   ["all", "All"],
   ["kept", "Kept"],
@@ -15,7 +16,7 @@ const TABS = [
   ["failed", "Failed"],
   ["unknown", "Unknown"],
   ["changed", "Changed"],
-  ["groups", "Groups"],
+  ["groups", "Duplicate groups"],
 ];
 
 let run = null;
@@ -57,10 +58,7 @@ export function begin(about, whenOpened) {
   $("by").addEventListener("change", () => {
     const by = $("by").value;
     state.by = by === "" ? null : by === "beside" ? by : Number(by);
-    if (state.by === "beside" && state.show === "dropped") asks.beside = true;
-    else if (state.by !== null && state.show !== "dropped") state.show = "dropped";
     write("step");
-    sync();
     reload();
   });
   $("sort").addEventListener("change", () => {
@@ -69,7 +67,7 @@ export function begin(about, whenOpened) {
     reload();
   });
   new IntersectionObserver((entries) => entries.some((e) => e.isIntersecting) && more(), {
-    rootMargin: "900px",
+    rootMargin: `${AHEAD}px`,
   }).observe($("more"));
 }
 
@@ -78,7 +76,11 @@ export function counted(decision) {
   told = decision;
   const of = told.counts;
   const numbers = { all: told.images, ...of, changed: of.gained + of.lost, groups: run.groups };
-  for (const tab of $("tabs").children) tab.lastChild.textContent = count(numbers[tab.id.slice(4)] ?? 0);
+  for (const tab of $("tabs").children) {
+    const number = numbers[tab.id.slice(4)] ?? 0;
+    tab.lastChild.textContent = count(number);
+    tab.classList.toggle("nothing", !number);
+  }
   options($("by"), [
     ["", "every reason"],
     ...told.rules.map((rule) => [rule.keep, `${rule.text} (${count(rule.out)})`]),
@@ -107,22 +109,27 @@ function options(select, pairs) {
 
 // The state as the controls show it.
 export function sync() {
-  const searching = state.q || state.like !== null;
   for (const tab of $("tabs").children) {
-    const on = !searching && tab.id === `tab-${state.show}`;
+    const on = !searching() && tab.id === `tab-${state.show}`;
     tab.setAttribute("aria-selected", on);
-    tab.tabIndex = on || searching ? 0 : -1;
+    tab.tabIndex = on || searching() ? 0 : -1;
   }
-  $("by").value = state.by === null ? "" : String(state.by);
-  $("sort").value = state.sort;
-  if ($("sort").selectedIndex < 0) $("sort").value = "";
-  document.querySelector(".pick").hidden = Boolean(searching) || state.show === "groups";
+  for (const [select, value] of [
+    [$("by"), state.by ?? ""],
+    [$("sort"), state.sort],
+  ]) {
+    select.value = value;
+    if (select.selectedIndex < 0) select.value = "";
+  }
+  $("by").parentElement.hidden = state.show !== "dropped";
+  document.querySelector(".pick").hidden = searching() || state.show === "groups";
 }
 
 function question() {
   const number = (keep) => told.rules.findIndex((rule) => rule.keep === keep);
   const asks = { keep: state.keep, show: state.show, limit: PAGE };
-  if (state.by !== null && state.show === "dropped" && number(state.by) >= 0) asks.by = number(state.by);
+  if (state.show === "dropped" && state.by === "beside") asks.beside = true;
+  else if (state.show === "dropped" && number(state.by) >= 0) asks.by = number(state.by);
   const [how, what] = state.sort.split(" ");
   if (how === "mixed") asks.order = "mixed";
   else if (how === "near" && number(Number(what)) >= 0)
@@ -131,46 +138,46 @@ function question() {
   return asks;
 }
 
+const searching = () => Boolean(state.q) || state.like !== null;
+
 // The listing from its beginning; what is on the page stays until the answer is there.
-export async function reload() {
+export function reload() {
   asked += 1;
-  const mine = asked;
-  loading = true;
-  if (!told) return;
-  try {
-    if (state.q || state.like !== null) await search(mine);
-    else if (state.show === "groups") await groups(mine, 0);
-    else {
-      const page = await ask("gallery", { ...question(), offset: 0 });
-      if (mine === asked) show(page.images, page.total, page.score);
-    }
-  } catch (failure) {
-    if (mine === asked) show([], 0, null);
-    if (mine === asked) say(failure.message, true);
-  }
-  if (mine === asked) loading = false;
+  if (told) load(0);
 }
 
-async function more() {
-  if (loading || !told || state.q || state.like !== null) return;
-  const grouped = state.show === "groups";
-  const have = grouped ? $("tiles").querySelectorAll(".group").length : listed.length;
-  if (!have || have >= total) return;
-  loading = true;
+function more() {
+  const have = state.show === "groups" ? $("tiles").querySelectorAll(".group").length : listed.length;
+  if (!loading && !searching() && have && have < total) load(have);
+}
+
+async function load(offset) {
   const mine = asked;
+  loading = true;
   try {
-    if (grouped) await groups(mine, have);
+    if (searching()) await search(mine);
+    else if (state.show === "groups") await groups(mine, offset);
     else {
-      const page = await ask("gallery", { ...question(), offset: have });
-      if (mine === asked) {
-        listed = listed.concat(page.images);
-        $("tiles").append(...page.images.map((image) => tiles.tile(image, page.score)));
-      }
+      const page = await ask("gallery", { ...question(), offset });
+      if (mine === asked && !offset) show(page.images, page.total, page.score);
+      else if (mine === asked) append(page.images, page.score);
     }
   } catch (failure) {
-    if (mine === asked) say(failure.message, true);
+    if (mine !== asked) return;
+    loading = false;
+    if (!offset) show([], 0, null);
+    say(failure.message, true);
+    return;
   }
-  if (mine === asked) loading = false;
+  if (mine !== asked) return;
+  loading = false;
+  // No scrolling tells that the end is still in sight: on a large screen, or when what is shown became shorter.
+  if ($("more").getBoundingClientRect().top < innerHeight + AHEAD) more();
+}
+
+function append(images, score) {
+  listed = listed.concat(images);
+  $("tiles").append(...images.map((image) => tiles.tile(image, score)));
 }
 
 function say(text, isWrong = false) {

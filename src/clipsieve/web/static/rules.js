@@ -60,7 +60,7 @@ export function draw(told) {
   $("others-box").hidden = !others.length;
   $("others-box").firstElementChild.textContent = rows.length ? "Other scores" : "Scores";
   update(told);
-  if (open) document.querySelector(`[data-of="${CSS.escape(open)}"]`)?.focus();
+  if (open) (document.querySelector(`[data-of="${CSS.escape(open)}"]`) || $("add").lastElementChild).focus();
 }
 
 // New numbers in the cards that are there.
@@ -91,11 +91,8 @@ function ruleCard(rule, one, number) {
   card.part = h("span", { className: "soft" });
   card.error = h("p", { className: "wrong", role: "alert" });
   const remove = h("button", { type: "button", className: "plain", "aria-label": `Remove ${one.rule}` }, "×");
-  remove.addEventListener("click", () => {
-    state.keep = state.keep.filter((_, other) => other !== number);
-    if (state.by !== null) state.by = null;
-    changed("step");
-  });
+  remove.dataset.of = `remove ${number}`; // after it that of the next rule, which takes its number
+  remove.addEventListener("click", () => without(number));
   const score = rule && scores.get(rule.name);
   const moves = rule && rule.bounds.length && score?.edges;
   const head = h(
@@ -111,7 +108,8 @@ function ruleCard(rule, one, number) {
   else {
     if (score?.edges) parts.push(histogram(card, score), axis(score));
     if (rule?.members.length && words.has(rule.name)) {
-      parts.push(labels(words.get(rule.name), rule.members, (members) => rewrite(number, among(rule.name, members))));
+      const put = (members) => (members.length ? rewrite(number, among(rule.name, members)) : without(number));
+      parts.push(labels(words.get(rule.name), rule.members, put));
     }
     parts.push(asText(one, number));
   }
@@ -166,16 +164,22 @@ function labels(score, members, put) {
       const on = members.includes(word);
       const label = h(
         "button",
-        { type: "button", className: "small", dir: "auto", "aria-pressed": on },
+        { type: "button", className: "small", dir: "auto", "aria-pressed": on, "data-of": `${score.name} ${word}` },
         n === null ? word : `${word} ${count(n)}`,
       );
       label.addEventListener("click", () => {
-        const left = on ? members.filter((other) => other !== word) : [...members, word];
-        if (left.length) put(left);
+        put(on ? members.filter((other) => other !== word) : [...members, word]);
       });
       return label;
     }),
   );
+}
+
+function without(number) {
+  state.keep = state.keep.filter((_, other) => other !== number);
+  state.by = null;
+  if (state.sort.startsWith("near")) state.sort = "";
+  changed("step");
 }
 
 function rewrite(number, text) {

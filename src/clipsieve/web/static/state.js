@@ -3,11 +3,12 @@
 
 export const state = { keep: [], show: "all", by: null, sort: "", q: "", like: null, within: "" };
 
+let run = null;
 let own = "[]";
 
-export function begin(run) {
+export function begin(about) {
+  run = about;
   own = JSON.stringify(run.keep);
-  state.within = run.search[0] || "";
   read();
 }
 
@@ -17,22 +18,36 @@ export function toOwn() {
   state.keep = JSON.parse(own);
 }
 
+const SHOWS = ["all", "kept", "dropped", "duplicate", "failed", "unknown", "changed", "groups"];
+const whole = (text) => (/^\d{1,15}$/.test(text ?? "") ? Number(text) : null);
+
+// From the address; of what makes no sense in it, as when it was cut short or is of another run, nothing is taken.
 export function read() {
   const told = new URLSearchParams(location.hash.slice(1));
   toOwn();
   try {
-    const keep = JSON.parse(told.get("keep") || "null");
-    if (Array.isArray(keep)) state.keep = keep.map((one) => (typeof one === "string" ? { rule: one } : one));
+    const keep = JSON.parse(told.get("keep")).map((one) => (typeof one === "string" ? { rule: one } : one));
+    if (keep.every((one) => typeof one.rule === "string")) state.keep = keep.map(sane);
   } catch {
-    // An address that was cut short: the run's own rules are a good start.
+    // The run's own rules are a good start.
   }
-  state.show = told.get("show") || "all";
-  const by = told.get("by");
-  state.by = by === null || by === "beside" ? by : Number(by);
-  state.sort = told.get("sort") || "";
+  const show = told.get("show");
+  state.show = SHOWS.includes(show) && (show !== "groups" || run.groups !== null) ? show : "all";
+  state.by = told.get("by") === "beside" ? "beside" : whole(told.get("by"));
+  const [how, ...what] = (told.get("sort") || "").split(" ");
+  const known = how === "near" ? whole(what[0]) !== null : run.scores.some(({ name }) => name === what.join(" "));
+  state.sort = how === "mixed" || known ? told.get("sort") : "";
   state.q = told.get("q") || "";
-  state.like = told.has("like") ? Number(told.get("like")) : null;
-  if (told.has("in")) state.within = told.get("in");
+  state.like = whole(told.get("like"));
+  state.within = run.search.includes(told.get("in")) ? told.get("in") : run.search[0] || "";
+}
+
+function sane({ rule, drop, missing }) {
+  return {
+    rule,
+    ...(drop === "image" || drop === "sample" ? { drop } : {}),
+    ...(Number.isFinite(missing) ? { missing } : {}),
+  };
 }
 
 let moving = false;

@@ -1,7 +1,7 @@
 // The tiles of images: made once, then told where their image stands; captions are fetched when one comes into view.
 
 import { ask } from "./ask.js";
-import { exact, h } from "./dom.js";
+import { exact, h, middle } from "./dom.js";
 
 const CAPTIONS = 12;
 export const STANDINGS = {
@@ -35,6 +35,8 @@ const seen = new IntersectionObserver(
 
 export const imageAddress = (row, side) => `image/${row}?side=${side}&v=${run.key}`;
 export const captionOf = (row) => captions.get(row);
+// A document has no captions: what stands beside an image is some of its text.
+export const said = (found) => (found?.caption && run.layout === "interleaved" ? "document: " : "") + (found?.caption || "");
 
 export function begin(about, whenOpened) {
   run = about;
@@ -61,7 +63,7 @@ export function tile(image, score) {
   badge.hidden = !image.standing;
   badge.className = `badge ${image.standing || ""}`;
   badge.textContent = STANDINGS[image.standing] || "";
-  const now = image.standing === "kept" || image.standing === "duplicate";
+  const now = image.standing === "kept";
   const change = element.querySelector(".change");
   change.hidden = image.was === null;
   change.textContent = image.was === null ? "" : now ? "comes in" : "goes out";
@@ -83,7 +85,7 @@ function fresh(image) {
     const picture = h("img", { alt: "", loading: "lazy", decoding: "async", src: source });
     picture.addEventListener("error", () => picture.replaceWith(h("span", { className: "unseen" }, "cannot be shown")));
     figure.append(picture);
-  } else figure.append(h("span", { className: "unseen" }, hidden ? "cannot be shown" : "no thumbnail"));
+  } else figure.append(h("span", { className: "unseen" }, hidden ? middle(image.name || "", 60) : "no thumbnail"));
   const element = h(
     "button",
     { type: "button", className: "tile" },
@@ -130,6 +132,9 @@ async function fetchCaptions() {
 }
 
 function fill(element, found) {
-  element.querySelector(".caption").textContent = found.caption || "";
-  if (found.error) element.querySelector(".figure").replaceChildren(h("span", { className: "unseen" }, found.error));
+  element.querySelector(".caption").textContent = said(found);
+  if (!found.error) return;
+  element.querySelector(".figure").replaceChildren(h("span", { className: "unseen" }, found.error));
+  const why = element.querySelector(".why");
+  why.hidden = why.textContent === found.error; // once is enough
 }

@@ -23,7 +23,9 @@ const decide = latest("decide", heard, (failure) => {
   else rules.wrong(failure.message, null);
 });
 
-function heard(told, question) {
+// Counts, bars and cards follow every answer; the rules themselves, the address and the images only the newest.
+function heard(told, question, newest) {
+  if (told.wrong && !newest) return;
   if (told.wrong) {
     if (first && !tab.isOwn()) return startOver(told.wrong);
     // What was wrong stays in the panel, to be mended; the numbers are those of the last rules that were right.
@@ -31,15 +33,16 @@ function heard(told, question) {
     if (redraw) rejected(question.keep);
     return;
   }
-  state.keep = told.keep;
   good = told.keep;
+  if (newest) state.keep = told.keep;
   dialogs.counted(told);
   summary(told);
   gallery.counted(told);
-  const anew = redraw && !dragging();
+  const anew = newest && redraw && !dragging();
   if (anew) rules.draw(told);
-  else rules.update(told);
+  else if (newest || !redraw) rules.update(told);
   redraw = redraw && !anew;
+  if (!newest) return;
   rules.wrong(unread, null);
   unread = "";
   tab.write("same");
@@ -76,7 +79,11 @@ function summary(told) {
   const all = told.images;
   $("kept").textContent = count(of.kept);
   $("share").textContent = `of ${count(all)} images kept, ${share(of.kept, all)}`;
-  const parts = [of.gained && `+${count(of.gained)} in`, of.lost && `−${count(of.lost)} out`].filter(Boolean);
+  const parts = [
+    of.gained && `+${count(of.gained)} in`,
+    of.lost && `−${count(of.lost)} out`,
+    of.doubted && `${count(of.doubted)} unknown`,
+  ].filter(Boolean);
   $("against").textContent = parts.length ? `${parts.join(", ")} against the run` : "as in the run";
   $("against").className = parts.length ? "differs" : "";
   $("reset").disabled = tab.isOwn();
