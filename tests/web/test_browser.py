@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from threading import Event
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -194,7 +195,16 @@ def test_apply_states_the_rules_that_it_writes_and_not_those_before(open_page: O
     assert page.inner_text("#what").startswith(f"{kept(page) + of_duplicates} images (")
 
 
-def test_a_second_tab_hears_when_the_first_has_done(open_page: Open) -> None:
+def test_a_second_tab_hears_when_the_first_has_done(open_page: Open, made: Path) -> None:
+    from clipsieve.web.server import answers_of
+
+    refused = Event()
+
+    def slowly(*asked: Any, **options: Any) -> clipsieve.Run:
+        """Applies once the other tab has been refused."""
+        assert refused.wait(30)
+        return clipsieve.apply_run(*asked, **options)
+
     def opens(page: Page) -> None:
         page.click("#apply")
         settled(page, lambda: page.input_value("#folder") != "")
@@ -203,16 +213,19 @@ def test_a_second_tab_hears_when_the_first_has_done(open_page: Open) -> None:
     def hears(page: Page) -> None:
         settled(page, lambda: "Done in" in page.inner_text("#how") and not page.is_visible("#refused"))
 
-    one = open_page()
-    other = open_page(context=one.context)
-    opens(one)
-    opens(other)
-    one.click("#go")
-    other.click("#go")
-    settled(other, lambda: other.is_visible("#refused"))
-    hears(one)
-    hears(other)
-    assert one.input_value("#folder") == other.input_value("#folder") != "twice"
+    with serving(answers_of(clipsieve.Run.open(made / "run"), work=slowly)) as there:
+        one = open_page(at=there)
+        other = open_page(at=there, context=one.context)
+        opens(one)
+        opens(other)
+        one.click("#go")
+        settled(one, lambda: one.is_visible("#how"))
+        other.click("#go")
+        settled(other, lambda: other.is_visible("#refused"))
+        refused.set()
+        hears(one)
+        hears(other)
+        assert one.input_value("#folder") == other.input_value("#folder") != "twice"
 
 
 def test_labels_are_chosen_by_keys_and_the_last_that_goes_takes_its_rule_along(
