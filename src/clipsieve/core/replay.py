@@ -285,14 +285,13 @@ class _State:
     def _drop_samples(self, number: int, samples: Mask) -> None:
         """Drops ``samples`` with all of their rows that are in, or of which it is not known."""
         self.samples_out_by[samples] = number
-        rows = samples[self.of.samples] & ((self.out_by == KEPT) | (self.out_by == UNKNOWN))
-        self.out_by[rows] = number
+        self.out_by[self._rows(samples) & ((self.out_by == KEPT) | (self.out_by == UNKNOWN))] = number
 
     def _doubt_samples(self, name: str, samples: Mask) -> None:
         """Nobody knows of ``samples`` that are in."""
         samples = samples & (self.samples_out_by == KEPT)
         self.samples_out_by[samples] = UNKNOWN
-        self._doubt(name, samples[self.of.samples] & (self.out_by == KEPT))
+        self._doubt(name, self._rows(samples) & (self.out_by == KEPT))
 
     def _doubt(self, name: str, rows: Mask) -> None:
         if not rows.any():
@@ -311,6 +310,10 @@ class _State:
         last = np.maximum.reduceat(np.where(self.out_by >= 0, np.arange(self.of.rows), -1), self.of.starts)
         self.samples_out_by[empty] = np.where(last >= 0, self.out_by[last], FAILED)[empty]
         self.samples_out_by[in_doubt] = UNKNOWN
+
+    def _rows(self, samples: Mask) -> Mask:
+        """The rows of ``samples``."""
+        return samples if len(samples) == self.of.rows else samples[self.of.samples]
 
     def _any(self, rows: Mask) -> Mask:
         """Which samples have any of ``rows``."""

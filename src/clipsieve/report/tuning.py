@@ -73,8 +73,8 @@ def compare(
                 rule=text,
                 dropped=(was, now),
                 left=(had_left, has_left),
-                to_kept=int((kept[1] & np.isin(before.out_by, own.get(text, []))).sum()),
-                to_dropped=int((kept[0] & np.isin(after.out_by, new.get(text, []))).sum()),
+                to_kept=int((kept[1] & _among(before.out_by, own.get(text, ()))).sum()),
+                to_dropped=int((kept[0] & _among(after.out_by, new.get(text, ()))).sum()),
                 alone=alone,
                 last=last,
             )
@@ -94,6 +94,14 @@ def _tally(codes: npt.NDArray[np.int16]) -> Tally:
     return Tally(kept=kept, failed=failed, unknown=unknown, dropped=len(codes) - kept - failed - unknown)
 
 
+def _among(codes: npt.NDArray[np.int16], few: Sequence[int]) -> Mask:
+    """Which of ``codes`` are among a few; several times as quick as to look them up in a set."""
+    found = np.zeros(len(codes), dtype=bool)
+    for code in few:
+        found |= codes == code
+    return found
+
+
 def _numbers(decision: Decision) -> dict[str, list[int]]:
     """The numbers of each rule by its text: rules that differ in what they drop may read alike."""
     found: dict[str, list[int]] = {}
@@ -105,10 +113,10 @@ def _numbers(decision: Decision) -> dict[str, list[int]]:
 def _funnel(images: Mask, decision: Decision) -> dict[str, tuple[int, int]]:
     """What each rule took out and what it left; those that are not known are left."""
     codes = decision.out_by[images]
-    left = len(codes) - int(np.isin(codes, (FAILED, BESIDE)).sum())
+    left = len(codes) - int(_among(codes, (FAILED, BESIDE)).sum())
     found = {}
     for text, numbers in _numbers(decision).items():
-        out = int(np.isin(codes, numbers).sum())
+        out = int(_among(codes, numbers).sum())
         left -= out
         found[text] = (out, left)
     return found
@@ -134,6 +142,6 @@ def _by_itself(
     others = decide([bound for number, bound in enumerate(after.rules) if number not in numbers]).out_by
     lost = (others == KEPT) & (after.out_by != KEPT) & (after.out_by != UNKNOWN)
     # Of those that they drop before others are asked, the others may have nothing to say.
-    open_ = (others == UNKNOWN) & np.isin(after.out_by, numbers) | (others == KEPT) & (after.out_by == UNKNOWN)
+    open_ = (others == UNKNOWN) & _among(after.out_by, numbers) | (others == KEPT) & (after.out_by == UNKNOWN)
     dropped, unknown, last, maybe = (int((images & some).sum()) for some in (alone >= 0, alone == UNKNOWN, lost, open_))
     return (dropped, dropped + unknown), (last, last + maybe)
