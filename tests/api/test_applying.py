@@ -168,6 +168,14 @@ def test_an_image_of_which_only_the_header_was_seen_may_fail_later(data: Path, t
     assert verdicts(applied) == verdicts(fresh)
 
 
+def test_a_selection_by_a_score_of_the_whole_data_set_is_shown_and_reported(strict: Run, tmp_path: Path) -> None:
+    run = Run(shutil.copytree(strict.path, tmp_path / "run"))
+    clipsieve.add_score(run, "nearest_similarity")
+    applied = apply_run(run, [*STRICT, "nearest_similarity <= 0.999"], out=tmp_path / "applied")
+    applied.show()
+    assert "nearest_similarity" in applied.report().read_text()
+
+
 def test_an_interrupted_selection_goes_on(strict: Run, tmp_path: Path) -> None:
     rules = ["blur >= 1500", "clip_score >= 0.57"]
     apply_run(strict, rules, out=tmp_path / "out")

@@ -36,8 +36,9 @@ def apply_run(
 
     Its verdicts and its output are those of a fresh run with these rules. All scores are taken over, and no image is
     decoded; those that are written are read again. Where the run's early exit left out scores that the rules need, it
-    is refused with the number of images, or, with ``fill``, just those are computed. ``keep``, ``dedup`` and ``write``
-    are as in a recipe, and those of the run when not said (``write`` in the same format, into the new run folder).
+    is refused with the number of images, or, with ``fill``, those are computed, and what further rules need of these
+    images. ``keep``, ``dedup`` and ``write`` are as in a recipe, and those of the run when not said (``write`` in the
+    same format, into the new run folder).
 
     Raises ``RuleError`` or ``RecipeError`` for a wrong request, ``RunFolderError`` for a run that is not finished,
     lacks scores, or whose source has changed.

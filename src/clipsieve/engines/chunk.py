@@ -197,11 +197,6 @@ class Chunk:
         with self.times.of("prepare for the model"):
             return encoder.prepare(rgb)
 
-    def _check_readable(self, one: Batch) -> None:
-        """Raises ``SourceError`` when an image that an earlier run has scored cannot be read any more."""
-        if one.errors:
-            raise no_longer(one.parts.images[0], one.errors[0])
-
     @cached_property
     def _lacks_score(self) -> Mask:
         """Which images have no value yet of a score that needs vectors."""

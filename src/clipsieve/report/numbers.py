@@ -76,7 +76,8 @@ def close_calls(ledger: pa.Table, plan: Plan) -> int:
 def _model_bounds(plan: Plan) -> Iterator[tuple[str, float]]:
     """The numbers against which scores of the model are held."""
     for bound in plan.rules:
-        if COLUMNS[bound.rule.name].reads == "vectors":
+        scorer = COLUMNS.get(bound.rule.name)  # none for a score of the whole data set, whose vectors are stored
+        if scorer is not None and scorer.reads == "vectors":
             yield from ((bound.rule.name, test.bound) for test in bound.rule.tests if isinstance(test.bound, float))
     if plan.dedup and plan.dedup.by.semantic:
         yield "max_similarity", plan.dedup.by.at
