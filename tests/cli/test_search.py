@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import clipsieve as package
 from tests.cli.test_cli import clipsieve
 from tests.fakes import image_bytes
+from tests.pages import Page
 
 HOSTILE = "[bold red]x[/] \x1b[31m<script>alert(1)</script> \u202e&amp; \"quoted\" 'x' " + "long " * 50
 
@@ -83,22 +83,6 @@ def test_by_image_the_image_itself_is_first(
     (found,) = json.loads(capsys.readouterr().out)["results"]
     assert found["similarity"] == pytest.approx(1.0, abs=1e-6)
     assert found["reference"].endswith("green.png")
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: its tags, its attributes, its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
 
 
 def test_the_page_is_whole_in_itself_and_runs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import os
 import re
@@ -25,6 +24,7 @@ from clipsieve.report.page.tiles import Small, Tiles
 from clipsieve.report.strips import Examples, Group, Tile
 from clipsieve.report.values import Scores
 from tests.fakes import image_bytes
+from tests.pages import Page
 
 EVIL = "<script>alert(1)</script>"
 NAMES = ['"><img src=x onerror=alert(1)>.png', "plain.png", "{{ 7 * 7 }}{% raw %}.png", "broken\x1b[31m.png"]
@@ -55,26 +55,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Run:
         scores={"label": {"labels": [EVIL, "cat", "</td></table>"]}},
         out=folder / "run",
     )
-
-
-class Page(html.parser.HTMLParser):
-    """What a browser would make of a page: its tags, its attributes, its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
 
 
 def page_of(run: Run, path: Path) -> Page:

@@ -32,7 +32,8 @@ class Tuning:
     ledger can replay.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, ledger: pa.Table | None = None) -> None:
+        """``ledger`` is the run's whole one, where it is in memory already."""
         shards = run.shards()
         if run.executed.get("filters"):
             names = ", ".join(run.executed["filters"])
@@ -43,7 +44,7 @@ class Tuning:
         if missing := set(REPLAYED) - set(self.schema.names):
             raise RunFolderError(f"{run.path} is of an older version: its ledger has no {min(missing)}; run it again")
         self.run = run
-        self.replay = Replay(whole_ledger(folder, [*REPLAYED, *self.scores]))
+        self.replay = Replay(whole_ledger(folder, [*REPLAYED, *self.scores]) if ledger is None else ledger)
 
     @cached_property
     def scores(self) -> list[str]:
@@ -62,9 +63,12 @@ class Tuning:
         """
         recipe = self.run.recipe.altered(write, **changes)
         named = [rule.name for keep in recipe.keep for rule in parse(keep.rule)]
-        added = added_options(RunFolder(self.run.path))
-        options = dict(added[name] for name in (*named, *recipe.scores) if name in added)
+        options = dict(self._added[name] for name in (*named, *recipe.scores) if name in self._added)
         return recipe.model_copy(update={"scores": {**recipe.scores, **options}})
+
+    @cached_property
+    def _added(self) -> dict[str, tuple[str, dict[str, Any]]]:
+        return added_options(RunFolder(self.run.path))
 
     def planned(self, keep: Any) -> Plan:
         """The plan of the run's recipe with the rules ``keep``, as in a recipe, in place of its own.

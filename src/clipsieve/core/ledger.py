@@ -211,6 +211,22 @@ def begins_sample(rows: pa.Table) -> Mask:
     return begins
 
 
+def pair_rows(lists: pa.ChunkedArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows of the first and of the second image of each value in a score of pairs, ``(pairs,)`` each.
+
+    The values of an image are those with the images after it, whose rows are the next ones.
+    """
+    sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
+    first = np.repeat(np.arange(len(lists)), sizes)
+    within = np.arange(len(first)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return first, first + 1 + within
+
+
+def is_numeric(kind: pa.DataType) -> bool:
+    """Whether a column holds numbers, or those of pairs."""
+    return bool(pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind))
+
+
 def count(ledger: pa.Table) -> Counts:
     """Counts the rows of a ledger."""
     is_image = pc.is_valid(ledger["image"])

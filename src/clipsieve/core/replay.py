@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from clipsieve.core.decide import HOLLOW, BoundRule
 from clipsieve.core.layout import Mask
-from clipsieve.core.ledger import begins_sample
+from clipsieve.core.ledger import begins_sample, pair_rows
 from clipsieve.core.rules import Rule, rank_mask
 
 Codes = npt.NDArray[np.int16]
@@ -130,10 +130,7 @@ class Replay:
     def pairs(self, name: str) -> tuple[Column, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """A score of pairs, a value a pair, and the rows of the first and of the second image of each."""
         lists = self.ledger[name]
-        sizes = pc.fill_null(pc.list_value_length(lists), 0).to_numpy()
-        first = np.repeat(np.arange(self.rows), sizes)
-        within = np.arange(len(first)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        return Column.of(pc.list_flatten(lists)), first, first + 1 + within
+        return Column.of(pc.list_flatten(lists)), *pair_rows(lists)
 
     def computed(self, name: str) -> Mask:
         """Which rows have a value of a score; of pairs all that they could have, ``(rows,)``."""

@@ -20,7 +20,7 @@ from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Filter, Shard, Vectors, Writer
 from clipsieve.core.decide import Verdicts
 from clipsieve.core.layout import Layout, add_scores, embedded
-from clipsieve.core.ledger import Counts, count
+from clipsieve.core.ledger import Counts, begins_sample, count
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
 from clipsieve.engines.chunk import Chunk, reread
 from clipsieve.engines.prior import CARRIED
@@ -180,8 +180,7 @@ class Committer:
         if self.plan.recipe.write is None or not self.plan.recipe.write.scores:
             return kept
         images = ledger.filter(pc.and_(pc.is_valid(ledger["image"]), pc.equal(ledger["verdict"], "kept")))
-        _, first = np.unique(ledger["sample"].to_numpy(), return_index=True)
-        samples = ledger.take(pa.array(first))
+        samples = ledger.filter(pa.array(begins_sample(ledger)))
         samples = samples.filter(pc.equal(samples["sample_verdict"], "kept"))
         of_images: dict[str, pa.Array] = {}
         of_samples: dict[str, pa.Array] = {}

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.batch import Batch
-from clipsieve.core.ledger import Score
+from clipsieve.core.ledger import Score, begins_sample
 from clipsieve.errors import RunFolderError
 from clipsieve.scorers import COLUMNS, DATASET_COLUMNS
 
@@ -97,4 +97,4 @@ class Prior:
 
     @cached_property
     def _sample_rows(self) -> npt.NDArray[np.int64]:
-        return np.unique(self.table["sample"].to_numpy(), return_index=True)[1]
+        return np.flatnonzero(begins_sample(self.table))

@@ -21,9 +21,9 @@ from clipsieve.plan import Plan
 from clipsieve.report.labels import by_label, top
 from clipsieve.report.sheet import choose
 from clipsieve.report.strips import AtThreshold, Examples, Group, OfLabel, OfRule, OfScore, Tile
+from clipsieve.report.suggest import FACTS
 from clipsieve.report.thresholds import NEAR, Threshold, rule_of, thresholds_of
 from clipsieve.report.values import Scores, Values
-from clipsieve.scorers.facts import FileBytes, Size, Words
 
 SHARDS = 16
 """Random choices come from so many shards."""
@@ -52,9 +52,6 @@ PLACES = (1, 25, 50, 75, 99)
 LARGEST, RANDOM_GROUPS = 3, 5
 PICTURED = 12
 """Images are shown of so many labels, those of most images."""
-
-FACTS = {column for scorer in (FileBytes, Size, Words) for column in scorer.columns}
-"""What an image is beside its scores: nothing to look at."""
 
 MISSING = r"^(sample dropped: )?\S+ missing: "
 """How the reason of a rule begins that had no value to go by."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from clipsieve.core.rules import Rule
 from clipsieve.errors import RuleError
+from clipsieve.scorers.facts import FileBytes, Size, Words
 
 Wanted: TypeAlias = Literal["high", "low", "middle"]
 
@@ -21,8 +22,8 @@ WANTED: dict[str, Wanted] = {
 }  # fmt: skip
 """Which values of a score are wanted where no rule says it; of all others the high ones."""
 
-FACTS = ("words", "file_bytes", "width", "height", "aspect_ratio")
-"""Scores of which a share says little, so that it is taken only when they are named or have a rule."""
+FACTS = frozenset(column for scorer in (FileBytes, Size, Words) for column in scorer.columns)
+"""What an image is beside its scores: a share of it is taken, and images along it are shown, only where it is named."""
 
 NEAR = 0.005
 """A rounded threshold may let this share of the scored more or fewer pass than the exact one."""

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.decide import Unit
-from clipsieve.core.ledger import BASE_SCHEMA
+from clipsieve.core.ledger import BASE_SCHEMA, begins_sample, is_numeric, pair_rows
 
 NOT_COMPUTED = b"not computed, an earlier rule had dropped the image"
 """Why a score is null, where its field does not say otherwise in its metadata."""
@@ -41,14 +41,12 @@ class Scores:
     def __init__(self, ledger: pa.Table, steps: Sequence[str] = ()) -> None:
         self.ledger = ledger
         self.steps = list(dict.fromkeys(steps))
-        self.names = [field.name for field in list(ledger.schema)[len(BASE_SCHEMA) :] if _is_numeric(field.type)]
+        self.names = [field.name for field in list(ledger.schema)[len(BASE_SCHEMA) :] if is_numeric(field.type)]
 
     @cached_property
     def first_rows(self) -> npt.NDArray[np.int64]:
         """The first ledger row of each sample, ``(samples,)``."""
-        keys = self.ledger["shard"].to_numpy().astype(np.int64) << 32 | self.ledger["sample"].to_numpy()
-        first: npt.NDArray[np.int64] = np.sort(np.unique(keys, return_index=True)[1])
-        return first
+        return np.flatnonzero(begins_sample(self.ledger))
 
     @cached_property
     def decided(self) -> npt.NDArray[np.int64]:
@@ -94,10 +92,7 @@ class Scores:
             rows = self.first_rows
             column = column.take(pa.array(rows))
         elif pa.types.is_list(column.type):
-            sizes = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-            rows = np.repeat(rows, sizes)
-            # The values of an image are with the images after it, whose rows are the next ones.
-            others = rows + 1 + np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            rows, others = pair_rows(column)
             column = column.flatten()
         valid = column.is_valid().to_numpy(zero_copy_only=False)
         # An image has a value of that kind, a sample without images has not.
@@ -111,7 +106,3 @@ class Scores:
             skipped=column.null_count - bare,
             why_skipped=about.get(b"null", NOT_COMPUTED).decode(),
         )
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind.value_type if pa.types.is_list(kind) else kind))

@@ -44,7 +44,7 @@ def _score(view: View, name: str) -> dict[str, Any]:
     """A numeric score for its panel: ``rule`` says whether rules can name it."""
     drawn = view.histogram(name)
     pair = name in COLUMNS and COLUMNS[name].unit == "pair"
-    told: dict[str, Any] = {"name": name, "rule": name in COLUMNS, "pair": pair}
+    told: dict[str, Any] = {"name": name, "rule": name in view.tuning.scores, "pair": pair}
     if drawn is None:
         return told
     skipped = view.past.is_image & _skipped(view, name)

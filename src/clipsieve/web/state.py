@@ -14,12 +14,12 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.api.added import whole_ledger
 from clipsieve.api.runs import Run
 from clipsieve.api.tuning import Tuning
+from clipsieve.core.ledger import is_numeric
 from clipsieve.core.replay import BESIDE, Decision
 from clipsieve.core.rules import Rule, parse
 from clipsieve.core.text import printable
@@ -53,8 +53,9 @@ class View:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.tuning = Tuning(run)
+        run.shards()  # or says that it is not finished
         self.ledger = whole_ledger(RunFolder(run.path)).combine_chunks()
+        self.tuning = Tuning(run, self.ledger)
         self.rows = self.ledger.num_rows
         self._decisions: Recent[Decided] = Recent(DECISIONS)
         self._orders: Recent[Rows] = Recent(ORDERS, lambda rows: rows.nbytes)
@@ -132,7 +133,7 @@ class View:
     def numeric(self) -> list[str]:
         """The scores that are numbers."""
         fields = {field.name: field.type for field in self.tuning.schema}
-        return [name for name in self.tuning.scores if _is_number(fields[name])]
+        return [name for name in self.tuning.scores if is_numeric(fields[name])]
 
     def values(self, name: str) -> Numbers:
         """A numeric score by row. Raises ``UsageError`` for what is none."""
@@ -182,10 +183,6 @@ class View:
             return None
         group = pc.fill_null(self.ledger["duplicate_group"], -1).to_numpy().astype(np.int64)
         return queries.groups(group, ~self.past.duplicate)
-
-
-def _is_number(type: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(type.value_type if pa.types.is_list(type) else type))
 
 
 def _parsed(asked: Rules) -> list[tuple[Rule, ...]]:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from clipsieve.api.added import ledger_part
 from clipsieve.api.export.places import whole_file
 from clipsieve.api.export.request import Exported, Request
+from clipsieve.core.ledger import begins_sample
 from clipsieve.errors import ColumnError, RecipeError
 from clipsieve.report.words import plural
 from clipsieve.runfolder import RunFolder
@@ -72,8 +73,7 @@ def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
 
 def _first_rows(rows: pa.Table, request: Request) -> pa.Array:
     """The first ledger row of each chosen sample."""
-    _, first = np.unique(rows["sample"].to_numpy(), return_index=True)
-    return pa.array(first[request.chosen(rows, "sample_verdict")[first]])
+    return pa.array(np.flatnonzero(begins_sample(rows) & request.chosen(rows, "sample_verdict")))
 
 
 def _pairs(uids: pa.ChunkedArray, request: Request) -> npt.NDArray[np.void]:
