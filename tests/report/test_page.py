@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,9 @@ from clipsieve.report.values import Scores
 from tests.fakes import image_bytes
 from tests.pages import Page
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 EVIL = "<script>alert(1)</script>"
 NAMES = ['"><img src=x onerror=alert(1)>.png', "plain.png", "{{ 7 * 7 }}{% raw %}.png", "broken\x1b[31m.png"]
 CAPTIONS = [
@@ -34,7 +37,6 @@ CAPTIONS = [
     "<svg onload=alert(1)><a href=http://example.org>x</a>",
     "",
 ]
-CHROMIUM = Path(os.environ.get("CHROMIUM", "/usr/bin/chromium"))
 
 
 @pytest.fixture(scope="module")
@@ -121,34 +123,30 @@ def test_equal_runs_give_equal_reports(hostile: Run, tmp_path: Path) -> None:
     assert (one.bytes, one.images) == (one.path.stat().st_size, 3)
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Chromium")
 @pytest.mark.parametrize("width", [1440, 390])
 def test_a_browser_runs_nothing_requests_nothing_and_complains_of_nothing(
-    hostile: Run, tmp_path: Path, width: int
+    hostile: Run, browser: Browser, tmp_path: Path, width: int
 ) -> None:
-    playwright = pytest.importorskip("playwright.sync_api")
     path = write_report(hostile, tmp_path / "report.html").path
     seen: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.on("dialog", lambda dialog: seen.append(dialog.message))
-        page.on("console", lambda message: seen.append(message.text))
-        page.on("request", lambda request: seen.append(request.url) if not request.url.startswith("data:") else None)
-        page.goto(path.as_uri())
-        assert seen == [path.as_uri()]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate("document.querySelectorAll('.plot .kept path').length") > 0
-        hatched = "getComputedStyle(document.querySelector('.plot .own path')).fill"
-        assert "#hatch" in page.evaluate(hatched)
-        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
-        values = page.evaluate(
-            "[...document.querySelectorAll('.tile details')].map(one => one.open = true)"
-            " && [...document.querySelectorAll('.tile dd.one')].map(dd => dd.getBoundingClientRect().height)"
-        )
-        assert values
-        assert max(values) < 20
-        browser.close()
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.on("dialog", lambda dialog: seen.append(dialog.message))
+    page.on("console", lambda message: seen.append(message.text))
+    page.on("request", lambda request: seen.append(request.url) if not request.url.startswith("data:") else None)
+    page.goto(path.as_uri())
+    assert seen == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.querySelectorAll('.plot .kept path').length") > 0
+    hatched = "getComputedStyle(document.querySelector('.plot .own path')).fill"
+    assert "#hatch" in page.evaluate(hatched)
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
+    values = page.evaluate(
+        "[...document.querySelectorAll('.tile details')].map(one => one.open = true)"
+        " && [...document.querySelectorAll('.tile dd.one')].map(dd => dd.getBoundingClientRect().height)"
+    )
+    assert values
+    assert max(values) < 20
+    page.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ from tests.web.pages import Open, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='hacked'\">",
@@ -110,18 +107,6 @@ def address(served: Any) -> Iterator[str]:
     """Where the run is served."""
     with serving(served) as address:
         yield address
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A real browser, headless."""
-    driver = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).exists():
-        pytest.skip("no chromium; say where it is with CHROMIUM")
-    with driver.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield launched
-        launched.close()
 
 
 @pytest.fixture
