@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -41,9 +42,10 @@ TEMPORARY = ".partial-"
 def atomic(path: Path) -> Iterator[BinaryIO]:
     """A binary file that appears as ``path`` when the block ends well, and not at all when it does not.
 
-    Raises ``OutputError`` when the disk is full or the file cannot be written.
+    Two that write the same file at the same time do not get into each other's way: the last one stays. Raises
+    ``OutputError`` when the disk is full or the file cannot be written.
     """
-    partial = path.with_name(f"{TEMPORARY}{path.name}")
+    partial = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:

@@ -193,6 +193,7 @@ def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Se
             prefix=write.prefix,
             embed=write.embed,
         )
+        output.clean()
     return Committer(plan, folder, output, about, filters)
 
 

@@ -113,7 +113,10 @@ class Output:
         self.prefix = prefix
         self.embed = embed
         self.needs_bytes = writer.needs_bytes or embed
-        clean_partials(folder, output_name(prefix))
+
+    def clean(self) -> None:
+        """Removes what a dead process left half-written. For who holds the run folder, before others write."""
+        clean_partials(self.folder, output_name(self.prefix))
 
     def files(self) -> list[Path]:
         """Those that are there, in the order of their shards."""
