@@ -12,6 +12,7 @@ from PIL import Image
 
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import Layout, parts
+from clipsieve.core.spread import Spread, in_threads
 
 COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220), "white": (240, 240, 240)}
 
@@ -72,7 +73,7 @@ class TableReader:
     def files(self) -> Sequence[SourceFile]:
         return [SourceFile(path="memory", size=self.table.nbytes, version="1")]
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         starts = range(0, self.table.num_rows, self.rows_a_shard)
         return [
             Shard(
@@ -86,6 +87,6 @@ class TableReader:
         errors = {row - piece.start: e for row, e in self.errors.items() if piece.start <= row < piece.stop}
         return Rows(table=self.table.slice(piece.start, piece.stop - piece.start), errors=errors)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         found = parts(self.table, self.layout, (), self.errors)
         return SourceCounts(samples=len(found.sample_ids), images=len(found.images))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 
 import pyarrow as pa
 import pytest
 
 from clipsieve.core.contracts import LINE, Reader, SourceCounts
 from clipsieve.core.layout import parts
+from clipsieve.core.spread import Spread
 
 
 def _read_all(reader: Reader) -> tuple[pa.Table, dict[int, str]]:
@@ -23,8 +27,8 @@ def _read_all(reader: Reader) -> tuple[pa.Table, dict[int, str]]:
     return table.drop_columns([LINE] if LINE in table.column_names else []), errors
 
 
-def _check_promises(reader: Reader) -> None:
-    """Shards are numbered, repeatable in any order, and hold what ``count`` counts."""
+def _check_promises(elsewhere: Spread, reader: Reader) -> None:
+    """Shards are numbered, repeatable in any order, and hold what ``count`` counts, whoever looks at the files."""
     shards = reader.shards()
     assert [shard.number for shard in shards] == list(range(len(shards)))
     first = [reader.read(shard) for shard in shards]
@@ -36,6 +40,8 @@ def _check_promises(reader: Reader) -> None:
     assert reader.count() == SourceCounts(
         samples=sum(len(part.sample_ids) for part in found), images=sum(len(part.images) for part in found)
     )
+    assert reader.shards(elsewhere) == shards
+    assert reader.count(elsewhere) == reader.count()
     assert all(rows.table.num_rows for rows in first)
 
 
@@ -44,6 +50,13 @@ def read_all() -> Callable[[Reader], tuple[pa.Table, dict[int, str]]]:
     return _read_all
 
 
+@pytest.fixture(scope="session")
+def elsewhere() -> Iterator[Spread]:
+    """Another process, in which text has other hashes."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        yield process.map
+
+
 @pytest.fixture
-def check_promises() -> Callable[[Reader], None]:
-    return _check_promises
+def check_promises(elsewhere: Spread) -> Callable[[Reader], None]:
+    return partial(_check_promises, elsewhere)

@@ -1,5 +1,5 @@
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clipsieve.readers.shards import Cut, Limits, Neighbours, grouped, items, shards
@@ -59,6 +59,7 @@ def test_files_meet_only_those_that_may_share_their_shard() -> None:
     assert not meets(1, 2)  # a file of several groups shares no shard
 
 
+@example(sizes=[(1, 0), (1, 0), (1, 2)], limits=Limits(rows=2, bytes=1), chunk=1)  # the last one is too large
 @given(
     sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(0, 40)), max_size=60),
     limits=st.builds(Limits, rows=st.integers(1, 12), bytes=st.integers(1, 60)),

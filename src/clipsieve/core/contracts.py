@@ -6,7 +6,7 @@ or by a user's own class. Arrays are NumPy or Arrow; their shapes are given with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
@@ -18,6 +18,7 @@ import pyarrow as pa
 from clipsieve.core.batch import Batch
 from clipsieve.core.embed import Prompt
 from clipsieve.core.layout import Layout, LayoutKind
+from clipsieve.core.spread import Spread, in_threads
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
 """An RGB image, ``(height, width, 3)``, or a stack of prepared ones, ``(n, height, width, 3)``; uint8."""
@@ -85,6 +86,12 @@ class SourceCounts:
     samples: int
     images: int
 
+    @classmethod
+    def total(cls, counts: Iterable[SourceCounts]) -> SourceCounts:
+        """Those of several files together."""
+        every = list(counts)
+        return cls(samples=sum(one.samples for one in every), images=sum(one.images for one in every))
+
 
 class Reader(Protocol):
     """Turns files into shards, and a shard into rows. Reading a shard twice gives equal rows."""
@@ -95,15 +102,18 @@ class Reader(Protocol):
         """The source's files in reading order."""
         ...
 
-    def shards(self) -> Sequence[Shard]:
-        """Whole samples each, in reading order, numbered from 0; together they are the source, once."""
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
+        """Whole samples each, in reading order, numbered from 0; together they are the source, once.
+
+        Where that takes reading the files, ``spread`` reads them.
+        """
         ...
 
     def read(self, shard: Shard) -> Rows:
         """The rows of one shard. Raises ``SourceError`` when a file cannot be read at all."""
         ...
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts the source by another way than through its shards, to hold the run's counts against."""
         ...
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.files import CHUNK, Cursor, LineNumbers, extension, head, open_file, reading
 from clipsieve.readers.shards import Cut, Items, check_sizes, grouped, items, shards
@@ -51,9 +52,9 @@ class CommaSeparated:
         """The files in reading order."""
         return self._source.files
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of bytes (of the decompressed file), behind the header, that end at the ends of records."""
-        return shards((self._cut(file.path) for file in self._source.files), self._source.limits)
+        return shards(spread(self._cut, self._source.paths), self._source.limits)
 
     def _cut(self, path: str) -> Cut:
         _, start = self._checked_header(path)
@@ -77,14 +78,9 @@ class CommaSeparated:
             row += table.num_rows
         return Rows(table=pa.concat_tables(tables), origins=tuple(origins), errors=errors)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts records by streaming each file as a whole; every row of CSV has one image."""
-        rows = 0
-        for file in self._source.files:
-            with open_file(file.path) as binary, reading(file.path):
-                text = io.TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline="")
-                rows += sum(1 for _ in islice(_records(text, _delimiter(file.path)), 1, None))
-        return SourceCounts(samples=rows, images=rows)
+        return SourceCounts.total(spread(_count, self._source.paths))
 
     def _read_piece(self, piece: Piece) -> tuple[pa.Table, dict[int, str]]:
         names, _ = self._checked_header(piece.path)
@@ -110,7 +106,8 @@ class CommaSeparated:
 
     def _checked_header(self, path: str) -> tuple[list[str], int]:
         """Column names of a file and where its rows begin. Raises ``SourceError`` when they are not the first's."""
-        if self._header[0] != path:
+        known, names, start = self._header
+        if known != path:
             names, start = _header(path)
             if set(names) != set(self._names):
                 different = ", ".join(sorted(set(names) ^ set(self._names)))
@@ -118,7 +115,14 @@ class CommaSeparated:
                     f"{path}: other columns than {self._source.files[0].path} ({different}); read them separately"
                 )
             self._header = (path, names, start)
-        return self._header[1:]
+        return names, start
+
+
+def _count(path: str) -> SourceCounts:
+    with open_file(path) as binary, reading(path):
+        text = io.TextIOWrapper(binary, "utf-8", errors="surrogateescape", newline="")
+        rows = sum(1 for _ in islice(_records(text, _delimiter(path)), 1, None))
+    return SourceCounts(samples=rows, images=rows)
 
 
 def _delimiter(path: str) -> str:

@@ -245,6 +245,10 @@ class Cursor:
         self._path: str | None = None
         self._file: BinaryIO = io.BytesIO()
 
+    def __reduce__(self) -> tuple[type[Cursor], tuple[()]]:
+        """A copy in another process opens files of its own."""
+        return Cursor, ()
+
     def read(self, path: str, start: int, stop: int) -> bytes:
         """The bytes ``[start, stop)``. Raises ``SourceError`` when the file ends before."""
         if path != self._path:

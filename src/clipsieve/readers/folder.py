@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import SourceError
 from clipsieve.readers.files import extension, open_file, reading
 from clipsieve.readers.images import is_image
@@ -63,7 +64,7 @@ class ImageFolder:
             file for folder in self._folders.values() for file in (*folder.images, *folder.captions.values())
         ]  # fmt: skip
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of images, numbered in the order of their paths; bytes are those of the images."""
         return shards((self._cut(root) for root in self._folders), self._source.limits)
 
@@ -106,7 +107,7 @@ class ImageFolder:
                 names[image.path] = (_stem(image.path) if alone else image.path)[len(root) :].lstrip("/")
         return names
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts the listed files that have an image's extension."""
         images = sum(is_image(file.path) for file in self._source.files)
         return SourceCounts(samples=images, images=images)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from clipsieve.core.contracts import LINE, Piece, Rows, Shard, SourceCounts, SourceFile
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.files import CHUNK, Cursor, LineNumbers, compression, open_file, reading, total_size
 from clipsieve.readers.infer import IMAGE_NAMES
@@ -53,9 +54,9 @@ class JsonLines:
         """The files in reading order."""
         return self._source.files
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of bytes (of the decompressed file) that end at line ends."""
-        return shards((self._cut(file.path) for file in self._source.files), self._source.limits)
+        return shards(spread(self._cut, self._source.paths), self._source.limits)
 
     def _cut(self, path: str) -> Cut:
         with open_file(path) as file, reading(path):
@@ -77,13 +78,15 @@ class JsonLines:
             row += table.num_rows
         return Rows(table=pa.concat_tables(tables), origins=tuple(origins), errors=errors)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts lines that are not blank; for lists the images of each by parsing it on its own."""
+        return SourceCounts.total(spread(self._count, self._source.paths))
+
+    def _count(self, path: str) -> SourceCounts:
         samples = images = 0
-        for file in self._source.files:
-            for line in _lines(file.path):
-                samples += 1
-                images += self._images(line) if self.layout.kind == "lists" else 1
+        for line in _lines(path):
+            samples += 1
+            images += self._images(line) if self.layout.kind == "lists" else 1
         return SourceCounts(samples=samples, images=images)
 
     def _images(self, line: bytes) -> int:

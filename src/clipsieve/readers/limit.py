@@ -7,6 +7,7 @@ from functools import cached_property
 
 from clipsieve.core.contracts import Reader, Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import Parts, parts
+from clipsieve.core.spread import Spread, in_threads
 
 
 class FirstSamples:
@@ -21,7 +22,7 @@ class FirstSamples:
         """The files of the whole source."""
         return self.reader.files()
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """The shards that hold the first samples."""
         return [shard for shard, _, _ in self._first]
 
@@ -30,9 +31,9 @@ class FirstSamples:
         before = {found.number: samples for found, samples, _ in self._first}[shard.number]
         return self._cut(self.reader.read(shard), before)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """The samples wanted, or fewer when the source has fewer, and their images."""
-        whole = self.reader.count()
+        whole = self.reader.count(spread)
         return SourceCounts(samples=min(self.limit, whole.samples), images=sum(images for *_, images in self._first))
 
     @cached_property

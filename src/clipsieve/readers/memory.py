@@ -21,6 +21,7 @@ from PIL import Image
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.decode import check_rgb, to_rgb
 from clipsieve.core.layout import InvalidRows, LayoutKind, sample_runs
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import ColumnError, ImageError, UsageError
 from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words, is_list
 from clipsieve.readers.shards import Limits, grouped
@@ -97,7 +98,7 @@ class Memory:
         """None: nothing of this is in a file."""
         return []
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of rows, of which there is always one; those of interleaved documents end where documents do."""
         rows = self._table.num_rows
         stops = np.arange(1, rows + 1)
@@ -122,7 +123,7 @@ class Memory:
             table = table.set_column(place, name, pa.array(map(cell, values[piece.start : piece.stop]), kind))
         return Rows(table=table)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts from the columns alone."""
         rows = self._table.num_rows
         if self.layout.kind == "captions":

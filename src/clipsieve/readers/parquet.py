@@ -19,10 +19,11 @@ import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import sample_runs
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import SourceError
 from clipsieve.readers.files import reading
 from clipsieve.readers.infer import is_list
-from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards
+from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards, stable_hash
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, sorted_by_position
 
@@ -74,6 +75,10 @@ class Parquet:
             self._schema = _of_any_length(self._schema, self.layout.image)
         self._cursor: _Cursor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process opens files of its own."""
+        return {**self.__dict__, "_cursor": None}
+
     def describe(self) -> str:
         """One line: files, rows, layout and columns."""
         rows = sum(int(footer.rows.sum()) for footer in self._footers.values())
@@ -83,26 +88,30 @@ class Parquet:
         """The files in reading order."""
         return self._source.files
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of rows; those of interleaved documents end where documents do.
 
         Raises ``SourceError`` when the rows of a document are not adjacent. Documents of equal id in two files
         are two documents, and never meet in one shard.
         """
-        cuts = self._document_cuts() if self._interleaved else self._row_cuts()
+        cuts = self._document_cuts(spread) if self._interleaved else self._row_cuts()
         return shards(cuts, self._source.limits)
 
     def _row_cuts(self) -> Iterator[Cut]:
         for path, footer in self._footers.items():
             yield Cut(path=path, groups=grouped(_row_items(footer), self._source.limits))
 
-    def _document_cuts(self) -> Iterator[Cut]:
+    def _document_cuts(self, spread: Spread) -> Iterator[Cut]:
         before = Neighbours(self._source.limits)
-        for path, footer in self._footers.items():
-            documents = _Documents(path)
-            groups = grouped(documents.items(footer), self._source.limits)
-            documents.check_adjacent()
-            yield Cut(path=path, groups=groups, apart=before.meet(groups, documents.small_ids(groups)))
+        for path, (groups, ids) in zip(self._footers, spread(self._groups, self._footers), strict=True):
+            yield Cut(path=path, groups=groups, apart=before.meet(groups, ids))
+
+    def _groups(self, path: str) -> tuple[Items, Set[int]]:
+        """The groups of a file's documents and, of a small file, their hashed ids."""
+        documents = _Documents(path)
+        groups = grouped(documents.items(self._footers[path]), self._source.limits)
+        documents.check_adjacent()
+        return groups, documents.small_ids(groups)
 
     def read(self, shard: Shard) -> Rows:
         """The rows of a shard, in the types of the source (interleaved: in those of ``INTERLEAVED_SCHEMA``)."""
@@ -129,16 +138,12 @@ class Parquet:
             self._cursor = cursor = _Cursor(path, footer, start, self._source.limits)
         return cursor.read(start, stop)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts by streaming, file by file, only the columns that tell samples and images."""
-        samples = images = 0
-        for path in self._footers:
-            found = self._count_documents(path) if self._interleaved else self._count_rows(path)
-            samples += found[0]
-            images += found[1]
-        return SourceCounts(samples=samples, images=images)
+        count = self._count_documents if self._interleaved else self._count_rows
+        return SourceCounts.total(spread(count, self._footers))
 
-    def _count_documents(self, path: str) -> tuple[int, int]:
+    def _count_documents(self, path: str) -> SourceCounts:
         samples = images = 0
         last: str | None = None
         for batch in _stream(path, ["sample_id", "modality"]):
@@ -147,13 +152,13 @@ class Parquet:
             samples += (pc.sum(changed).as_py() or 0) + (last is None or ids[0].as_py() != last)
             last = ids[-1].as_py()
             images += pc.sum(pc.equal(batch["modality"].cast(pa.string()), "image")).as_py() or 0
-        return samples, images
+        return SourceCounts(samples=samples, images=images)
 
-    def _count_rows(self, path: str) -> tuple[int, int]:
+    def _count_rows(self, path: str) -> SourceCounts:
         with reading(path), fsspec.open(path, "rb") as file:
             rows = int(pq.read_metadata(file).num_rows)
         if self.layout.kind == "captions":
-            return rows, rows
+            return SourceCounts(samples=rows, images=rows)
         images = 0
         field = pa.schema([self._schema.field(self.layout.image)])
         for batch in _stream(
@@ -162,7 +167,7 @@ class Parquet:
             cells = conformed(pa.Table.from_batches([batch]), field, path).column(0)
             listed = is_list(cells.type)
             images += (pc.sum(pc.list_value_length(cells)).as_py() or 0) if listed else len(cells) - cells.null_count
-        return rows, images
+        return SourceCounts(samples=rows, images=images)
 
 
 class _Cursor:
@@ -218,7 +223,7 @@ class _Documents:
         stop = 0
         for starts, ids in _runs(self._path):
             # Eight bytes a document, not its id, are kept to find those that begin twice.
-            self._hashes.append(np.array([hash(name) for name in ids], dtype=np.int64))
+            self._hashes.append(np.array([stable_hash(name) for name in ids], dtype=np.int64))
             stops = starts[starts > 0]
             yield footer.items(stops, stop)
             stop = int(stops[-1]) if len(stops) else stop
@@ -238,7 +243,7 @@ class _Documents:
         begun: dict[str, int] = {}
         for starts, ids in _runs(self._path):
             for row, name in zip(starts.tolist(), ids, strict=True):
-                if hash(name) in suspects and begun.setdefault(name, row) != row:
+                if stable_hash(name) in suspects and begun.setdefault(name, row) != row:
                     raise SourceError(
                         f"{self._path}: the rows of document {name!r} are not adjacent "
                         f"(it begins at rows {begun[name]:,} and {row:,}); sort the file by sample_id"

@@ -6,6 +6,7 @@ reader's own unit, its rows and its bytes.
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
@@ -73,6 +74,13 @@ class Neighbours:
         return met
 
 
+def stable_hash(name: str) -> int:
+    """64 bits of a document's id, the same in every process."""
+    return int.from_bytes(
+        hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), "little", signed=True
+    )
+
+
 def items(stops: npt.NDArray[np.int64], start: int, rows: npt.NDArray[np.int64] | int = 1) -> Items:
     """Samples that end at the byte offsets ``stops`` ``(n,)``, the first of which begins at ``start``."""
     return np.stack([stops, np.broadcast_to(rows, stops.shape), np.diff(stops, prepend=start)], axis=1)
@@ -112,10 +120,14 @@ def _fitting(samples: Items, limits: Limits) -> int:
 
 
 def _even_split(samples: Items, limits: Limits) -> int:
-    """Where to cut so that the fuller side is as empty as possible."""
-    filled = np.cumsum(samples[:, 1:] / (limits.rows, limits.bytes), axis=0)
-    fuller = np.maximum(filled.max(axis=1), (filled[-1] - filled).max(axis=1))
-    return int(np.argmin(fuller)) + 1
+    """Where to cut so that the fuller side is as empty as possible, each within the limits or a single sample."""
+    before = np.cumsum(samples[:, 1:], axis=0)
+    after = before[-1] - before
+    fits = np.stack([(side <= (limits.rows, limits.bytes)).all(axis=1) for side in (before, after)])
+    fits[0, 0] = True
+    fits[1, -2:] = True
+    fuller = np.maximum(before, after) / (limits.rows, limits.bytes)
+    return int(np.argmin(np.where(fits.all(axis=0), fuller.max(axis=1), np.inf))) + 1
 
 
 def _total(samples: Items) -> list[Items]:

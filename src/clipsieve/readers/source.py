@@ -35,6 +35,11 @@ class Source:
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
     limits: Limits = Limits()
 
+    @property
+    def paths(self) -> list[str]:
+        """Those of the files."""
+        return [file.path for file in self.files]
+
     def infer(self, schema: pa.Schema) -> Layout:
         """The layout of rows with these columns. Raises ``ColumnError``."""
         layout = infer_layout(schema, self.columns, self.layout, self.root, self.name)

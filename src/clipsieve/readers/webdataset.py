@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -28,11 +28,12 @@ import numpy as np
 import pyarrow as pa
 
 from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFile
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import SourceError
 from clipsieve.readers.documents import Content, DocumentError, Documents, parse_document, sample_id
 from clipsieve.readers.files import Cursor, open_file, reading
 from clipsieve.readers.images import is_image
-from clipsieve.readers.shards import Cut, Items, Neighbours, check_sizes, grouped, items, shards
+from clipsieve.readers.shards import Cut, Items, Neighbours, check_sizes, grouped, items, shards, stable_hash
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed
 from clipsieve.readers.tar import Member, TarSample, tar_samples
@@ -69,20 +70,22 @@ class WebDataset:
         """The tars in reading order."""
         return self._source.files
 
-    def shards(self) -> Sequence[Shard]:
+    def shards(self, spread: Spread = in_threads) -> Sequence[Shard]:
         """Ranges of bytes (of the decompressed tar) that end where samples do."""
-        return shards(self._cuts(), self._source.limits)
+        return shards(self._cuts(spread), self._source.limits)
 
-    def _cuts(self) -> Iterator[Cut]:
+    def _cuts(self, spread: Spread) -> Iterator[Cut]:
         before = Neighbours(self._source.limits)
-        for file in self._source.files:
-            ids = _Ids(self._source.limits.rows)
-            samples = _samples(file.path)
-            groups = grouped(self._items(ids.passing(samples) if self._documents else samples), self._source.limits)
-            check_sizes(file.path, groups, "sample")
-            yield Cut(
-                path=file.path, groups=groups, apart=self._documents is not None and before.meet(groups, ids.seen)
-            )
+        for path, (groups, ids) in zip(self._source.paths, spread(self._groups, self._source.paths), strict=True):
+            yield Cut(path=path, groups=groups, apart=self._documents is not None and before.meet(groups, ids))
+
+    def _groups(self, path: str) -> tuple[Items, Set[int]]:
+        """The groups of a tar's samples and, of documents, the hashed ids of the first."""
+        ids = _Ids(self._source.limits.rows)
+        samples = _samples(path)
+        groups = grouped(self._items(ids.passing(samples) if self._documents else samples), self._source.limits)
+        check_sizes(path, groups, "sample")
+        return groups, ids.seen
 
     def _items(self, found: Iterator[TarSample]) -> Iterator[Items]:
         while some := list(islice(found, _SAMPLES_AT_ONCE)):
@@ -119,14 +122,16 @@ class WebDataset:
             return conformed(self._documents.rows(sample, content, piece.path, piece.start), self._schema, piece.path)
         return pa.Table.from_pylist([_pair(sample, content, listed=self.layout.kind == "lists")], schema=self._schema)
 
-    def count(self) -> SourceCounts:
+    def count(self, spread: Spread = in_threads) -> SourceCounts:
         """Counts by going through each tar as a whole, image members unread."""
+        return SourceCounts.total(spread(self._count, self._source.paths))
+
+    def _count(self, path: str) -> SourceCounts:
         samples = images = 0
-        for file in self._source.files:
-            with open_file(file.path) as tar, reading(file.path):
-                for sample in _samples(file.path):
-                    samples += 1
-                    images += self._images(sample, tar)
+        with open_file(path) as tar, reading(path):
+            for sample in _samples(path):
+                samples += 1
+                images += self._images(sample, tar)
         return SourceCounts(samples=samples, images=images)
 
     def _images(self, sample: TarSample, tar: BinaryIO) -> int:
@@ -161,7 +166,7 @@ class _Ids:
     def passing(self, samples: Iterator[TarSample]) -> Iterator[TarSample]:
         for sample in samples:
             if len(self.seen) < self._limit:
-                self.seen.add(hash(sample_id(sample)))
+                self.seen.add(stable_hash(sample_id(sample)))
             yield sample
 
 
