@@ -45,11 +45,16 @@ def add_columns(folder: RunFolder, name: str, parts: Iterable[tuple[int, pa.Tabl
 
 def whole_ledger(folder: RunFolder, columns: Sequence[str] | None = None) -> pa.Table:
     """The ledger in input order, with the columns that were added to it; of all, or of ``columns`` those it has."""
-    shards = sorted(folder.done("ledger"))
-    if not shards:
-        raise RunFolderError(f"{folder.path} holds no ledger: nothing has been committed")
+    shards = committed(folder)
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return pa.concat_tables(threads.map(lambda shard: ledger_part(folder, shard, columns), shards))
+
+
+def committed(folder: RunFolder) -> list[int]:
+    """The shards whose ledger is there, in input order. Raises ``RunFolderError`` when there is none."""
+    if not (shards := sorted(folder.done("ledger"))):
+        raise RunFolderError(f"{folder.path} holds no ledger: nothing has been committed")
+    return shards
 
 
 def ledger_part(folder: RunFolder, shard: int, columns: Sequence[str] | None = None) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +15,12 @@ import yaml
 from rich.console import Console
 
 from clipsieve import readers
-from clipsieve.api.added import ledger_part, whole_ledger
+from clipsieve.api.added import committed, ledger_part, whole_ledger
 from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Shard, Vectors
 from clipsieve.core.ledger import Counts
+from clipsieve.core.spread import in_threads
 from clipsieve.engines.duplicates import ABOUT
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
@@ -61,8 +62,9 @@ class Run:
 
     @cached_property
     def counts(self) -> Counts:
-        """What became of the images and samples, by rule and by error."""
-        return ledger.count(self.ledger)
+        """What became of the images and samples, by rule and by error; read a part at a time."""
+        folder = RunFolder(self.path)
+        return ledger.total(in_threads(partial(_counted, folder), committed(folder)))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -177,6 +179,10 @@ class Run:
     def steps(self) -> list[str]:
         """The texts of all that drops images, in the order it decides: rules, then filters in Python."""
         return [*self.plan.steps, *(self.executed.get("filters") or ())]
+
+
+def _counted(folder: RunFolder, shard: int) -> Counts:
+    return ledger.count(folder.part_table("ledger", shard, ledger.COUNTED))
 
 
 def open_source(recipe: Recipe) -> OpenedSource:

@@ -11,8 +11,8 @@ The metadata of a score's field names its ``unit``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -203,6 +203,20 @@ def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
 
 
+COUNTED = ("shard", "image", "sample", "verdict", "rule", "error", "sample_verdict")
+"""Columns that ``count`` reads."""
+
+
+def total(counts: Iterable[Counts]) -> Counts:
+    """Those of all parts of a ledger together, the commonest rule and error first."""
+    every = sum(counts, Counts())
+    return replace(every, dropped_by=_commonest_first(every.dropped_by), errors=_commonest_first(every.errors))
+
+
+def _commonest_first(found: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def begins_sample(rows: pa.Table) -> Mask:
     """Which of some ledger rows, in order, are the first of their sample, ``(rows,)``."""
     begins = np.ones(rows.num_rows, dtype=bool)
@@ -228,7 +242,7 @@ def is_numeric(kind: pa.DataType) -> bool:
 
 
 def count(ledger: pa.Table) -> Counts:
-    """Counts the rows of a ledger."""
+    """Counts the rows of a ledger, or of some whole samples of it."""
     is_image = pc.is_valid(ledger["image"])
     images = ledger.filter(is_image)
     samples = ledger["sample_verdict"].filter(pa.array(begins_sample(ledger)))
@@ -246,4 +260,4 @@ def _tally(verdicts: pa.ChunkedArray) -> Tally:
 
 def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
     counted = pc.value_counts(pc.drop_null(column)).to_pylist()
-    return {item["values"]: item["counts"] for item in sorted(counted, key=lambda item: -item["counts"])}
+    return _commonest_first({item["values"]: item["counts"] for item in counted})
