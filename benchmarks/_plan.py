@@ -14,6 +14,8 @@ from typing import Any
 
 import simpy
 
+from clipsieve.dedup import cells
+
 MODEL_INPUT = 3 * 224 * 224
 """Bytes of what the encoder is sent of an image."""
 
@@ -32,9 +34,7 @@ class Costs:
     pair: float
     """Processor seconds a pair that an exact search for near duplicates compares."""
     assign: float
-    """Processor seconds to compare an image with one centre, where the search is approximate."""
-    compare: float
-    """Processor seconds an image within its clusters."""
+    """Processor seconds to compare an image with the centre of one cell, where the search is approximate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,12 @@ class Estimate:
     shards: float
     ledger: float
     vectors: float
+    driver: float
+    """Bytes of memory of the process that began the run, while near duplicates are sought."""
+
+
+DRIVER_BYTES = 170
+"""Of an image that is compared, as ``clipsieve.dedup.distributed`` tells."""
 
 
 def estimate(images: float, costs: Costs, cluster: Cluster) -> Estimate:
@@ -159,7 +165,8 @@ def estimate(images: float, costs: Costs, cluster: Cluster) -> Estimate:
     scoring = busy[bottleneck] * shards
     survivors = images * cluster.kept
     exact = survivors**2 / 2 * costs.pair
-    approximate = survivors * (survivors / 512 * costs.assign + costs.compare)
+    centres = cells.count(int(survivors))
+    approximate = survivors * (centres * costs.assign + cells.NEAREST * survivors / centres * costs.pair)
     dedup = min(exact, approximate)
     moved = costs.image_bytes * (1 + cluster.kept) + costs.ledger_bytes + 2 * costs.vector_bytes
     hours = (scoring + dedup / cluster.cores) / 3600
@@ -179,6 +186,7 @@ def estimate(images: float, costs: Costs, cluster: Cluster) -> Estimate:
         shards=shards,
         ledger=images * costs.ledger_bytes,
         vectors=images * costs.vector_bytes,
+        driver=survivors * DRIVER_BYTES,
     )
 
 

@@ -105,11 +105,9 @@ def costs(found: dict[str, Any], encoder: float) -> Costs:
         ledger_bytes=found["ledger bytes"],
         vector_bytes=found["vector bytes"],
         shard_images=min(1024, 64 * 2**20 / STORED),
-        # From results/*-duplicates-*.json, two cores: 300,000 vectors exactly in 90 s, a million approximately in
-        # 234 s, of which comparing with 1953 centres is 512 multiplications each at 30 GFLOPS.
+        # From results/*-duplicates-300000.json, two cores: 300,000 vectors exactly in 90 s.
         pair=90.31 * 2 / (300_000**2 / 2),
-        assign=2 * 512 / 30e9,
-        compare=234.0 * 2 / 1e6 - 1953 * 2 * 512 / 30e9,
+        assign=2 * 512 / 30e9,  # multiplications and additions at 30 GFLOPS a core
     )
 
 
@@ -145,7 +143,7 @@ def show(plans: list[dict[str, Any]]) -> None:
         "Gbit/s",
         "requests/s",
     ]
-    for column in [*columns, "ledger GB", "vectors GB", "simulated / modelled"]:
+    for column in [*columns, "ledger GB", "vectors GB", "driver GB", "simulated / modelled"]:
         table.add_column(column, justify="right")
     for plan in plans:
         table.add_row(
@@ -161,6 +159,7 @@ def show(plans: list[dict[str, Any]]) -> None:
             f"{plan['requests']:,.0f}",
             f"{plan['ledger'] / 1e9:,.0f}",
             f"{plan['vectors'] / 1e9:,.0f}",
+            f"{plan['driver'] / 1e9:,.1f}",
             f"{plan['simulated over modelled']:.2f}",
         )
     Console(width=200).print(table)

@@ -1,6 +1,6 @@
 """Every row of the tables in ``docs/bad-input.md``, tried: the input is made here, what becomes of it is read there.
 
-A case is a function named in one of the tables below (``IMAGES``, ``CAPTIONS``, ``SOURCES``, ``REQUESTS``,
+A case is named in one of the tables below (``IMAGES``, ``URLS``, ``CAPTIONS``, ``SOURCES``, ``REQUESTS``,
 ``SEARCHES``, ``EXTRAS``) or, where it takes more than an input, a test named after it. ``test_every_row_is_tried``
 keeps documentation and tests together.
 """
@@ -38,7 +38,10 @@ import pytest
 from PIL import Image
 
 from clipsieve import Index, api, cli
+from clipsieve.core import http
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.core.lock import locked
+from clipsieve.core.storage import place
 from clipsieve.encoders.hub import DEMO
 from clipsieve.engines import bytestore
 from clipsieve.index.lancedb import LanceStore
@@ -49,6 +52,9 @@ from clipsieve.runfolder import RunFolder
 from tests.core.test_decode import png_of_size
 from tests.engines.conftest import curate_table
 from tests.fakes import image_bytes
+from tests.imageserver import ImageServer
+from tests.storage.conftest import bucket_fixture, put, server_fixture, store_fixture, write_source  # noqa: F401
+from tests.storage.server import Fault, Server, denied, expired
 
 ROOT = Path(__file__).parents[1]
 ODD = ROOT.parent / "shared" / "data" / "photos" / "odd"
@@ -195,7 +201,8 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "plain-data-uri": cell("data:image/png,%89PNG"),
     "empty-data-uri": cell("data:image/png;base64,"),
     "broken-struct": cell('{"bytes": 5}'),
-    "http-url": cell("https://example.org/x.png"),
+    "http-url": cell("http://127.0.0.1:9/x.png"),
+    "url-without-host": cell("http://"),
     "chained-url": cell("zip://x.png::HTTPS://example.org/x.zip"),
     "unknown-scheme": cell("foo://bar/x.png"),
     "absolute-path": lambda folder: str(folder / "good.png"),
@@ -243,6 +250,45 @@ def test_a_bomb_is_refused_before_memory_grows(folder: Path) -> None:
 
     assert row["verdict"] == "failed"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB; its pixels are 1.2 GB
+
+
+# Images by URL: the path on a server that misbehaves.
+
+URLS = {
+    "url-good": "image/x.png",
+    "url-again": "again/x?code=503",
+    "url-redirect": "redirect/?to=/image/x.png",
+    "url-mislabelled": "image/x?content_type=application/octet-stream",
+    "url-gone": "status/?code=404",
+    "url-busy": "status/?code=429",
+    "url-hangs": "hang/",
+    "url-slow": "slow/",
+    "url-reset": "reset/",
+    "url-cut": "cut/",
+    "url-loop": "loop/",
+    "url-to-file": "redirect/?to=file:///etc/passwd",
+    "url-page": "image/?content_type=text/html",
+    "url-no-image": "large/?size=2000",
+    "url-empty": "large/?size=0",
+    "url-large": "large/?size=200000",
+    "url-endless": "large/?size=100000000&told=no",
+    "url-bomb": "bomb/",
+    "url-opted-out": "image/?x_robots_tag=noai",
+    "url-not-http": "nonsense/",
+}
+
+
+@pytest.mark.parametrize("row", rows_of(URLS))
+def test_an_image_by_url(row: Row, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "FIRST_PAUSE", 0.01)
+    fetch = {"allow_private": True, "timeout": 0.5, "retries": 1, "max_bytes": 100_000}
+    with ImageServer() as server:
+        images = [server(path) for path in ("image/before.png", URLS[row.case], "image/after.png")]
+        source = json_lines(folder / "rows.jsonl", *[{"image": image} for image in images])
+        before, found, after = ledger_of(source, fetch=fetch)
+
+    assert (before["verdict"], found["verdict"], after["verdict"]) == ("kept", row.outcome, "kept")
+    assert row.says(found["error"] or f"{found['width']:.0f} x {found['height']:.0f}"), found
 
 
 # Captions: the cell of the column.
@@ -748,6 +794,48 @@ def test_full_disk(small_disk: Path, folder: Path, clipsieve: Clipsieve) -> None
     assert contents(small_disk / "run") == undisturbed(clipsieve, *command)
 
 
+def test_store_package_missing(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-package-missing", clipsieve("run", "--read", ".", "--out", "gs://bucket/run"))
+
+
+def test_store_unknown(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-unknown", clipsieve("run", "--read", ".", "--out", "s5://bucket/run"))
+
+
+def test_store_read_only(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-read-only", clipsieve("run", "--read", ".", "--out", "https://example.org/run"))
+
+
+def test_store_password(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-password", clipsieve("run", "--read", "https://me:secret@host/x.csv"))
+
+
+def test_store_without_bucket(folder: Path, store: Server, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented(
+        "store-without-bucket", clipsieve("run", "--read", ".", "--out", "s3://no-such-bucket/run")
+    )
+
+
+def test_store_run_in_use(folder: Path, bucket: str, clipsieve: Clipsieve) -> None:
+    with contextlib.closing(locked(place(f"{bucket}/run/.lock"))):
+        assert ends_as_documented("store-run-in-use", clipsieve("run", "--read", ".", "--out", f"{bucket}/run"))
+
+
+def reading_from_a_store_that(fault: Fault, folder: Path, bucket: str, store: Server) -> list[str]:
+    write_source(folder / "data", "")
+    put(folder / "data", f"{bucket}/data")
+    store.goes_wrong("GET .*/rows0.parquet", fault, times=1000)
+    return ["run", "--read", f"{bucket}/data/rows0.parquet"]
+
+
+def test_store_expired(folder: Path, bucket: str, store: Server, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-expired", clipsieve(*reading_from_a_store_that(expired, folder, bucket, store)))
+
+
+def test_store_denied(folder: Path, bucket: str, store: Server, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-denied", clipsieve(*reading_from_a_store_that(denied, folder, bucket, store)))
+
+
 def test_ctrl_c(folder: Path, clipsieve: Clipsieve) -> None:
     (folder / "large.png").write_bytes(image_bytes("red", (160, 120)))
     json_lines(folder / "rows.jsonl", *[{"image": "large.png", "id": str(i)} for i in range(9000)])  # 9 shards
@@ -1186,7 +1274,7 @@ def test_view_without_extra(decided: Path, clipsieve: Clipsieve, monkeypatch: py
 
 def test_every_row_is_tried() -> None:
     named = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
-    tables = [IMAGES, CAPTIONS, SOURCES, REQUESTS, SEARCHES, EXTRAS, LATER]
+    tables = [IMAGES, URLS, CAPTIONS, SOURCES, REQUESTS, SEARCHES, EXTRAS, LATER]
     tried = [case for cases in tables for case in cases]
 
     assert len(set(tried)) == len(tried)

@@ -11,6 +11,8 @@
     ├── ModelError                 a model that cannot be found, loaded or used
     ├── RunFolderError             a run folder that is locked, foreign or from another recipe
     ├── IndexStoreError            an index that cannot be reached, is foreign or was made with another model
+    ├── EngineError                a cluster that cannot be reached, or that gave up
+    ├── StoreError                 an object store or server that does not answer or does not accept who asks
     ├── OutputError                an output that cannot be written (full disk, existing folder)
     ├── CountsError                counts or the error policy say no (exit code 3)
     └── ImageError                 one image that cannot be fetched or decoded; ends as a verdict
@@ -55,6 +57,14 @@ class RunFolderError(ClipsieveError):
 
 class IndexStoreError(ClipsieveError):
     """An index that cannot be reached, read or written, is foreign, or was made with another model."""
+
+
+class EngineError(ClipsieveError):
+    """A cluster that cannot be reached, lacks something, or gave up."""
+
+
+class StoreError(ClipsieveError, OSError):
+    """An object store or server that does not answer, or does not accept who asks; no file is to blame."""
 
 
 class OutputError(ClipsieveError):

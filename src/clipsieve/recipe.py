@@ -1,7 +1,7 @@
 """The recipe: what to read, score, keep and write. YAML, Python and flags build the same one.
 
 An unknown key is an error that names the nearest known one. ``Recipe.identity`` is what a run folder holds on to:
-how fast a run goes (device, batch size, workers) is no part of it.
+how fast a run goes, and where (device, batch size, workers, engine), is no part of it.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import pyarrow as pa
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from clipsieve.core import storage
 from clipsieve.core.decide import OnError
 from clipsieve.core.embed import BATCH_SIZE, LongText
 from clipsieve.core.layout import InvalidRows, LayoutKind
 from clipsieve.core.text import without_password
+from clipsieve.core.urls import FetchPolicy
 from clipsieve.dedup.perceptual import THRESHOLD
-from clipsieve.errors import RecipeError
+from clipsieve.errors import RecipeError, StoreError
 from clipsieve.writers import WRITERS
 
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
@@ -39,6 +41,12 @@ class _Strict(BaseModel):
 
 def _listed(value: Any) -> Any:
     return value if value is None or isinstance(value, (list, tuple)) else [value]
+
+
+def _without_secret(path: str) -> str:
+    if without_password(path) != path:
+        raise ValueError(f"{without_password(path)}: a password in it would be written down; use storage_options")
+    return path
 
 
 def _arrow_type(name: str) -> str:
@@ -63,7 +71,7 @@ class Columns(_Strict):
 class Read(_Strict):
     """Where the data is and how it is laid out; what is not said is inferred and printed."""
 
-    path: Listed
+    path: Annotated[tuple[Annotated[str, AfterValidator(_without_secret)], ...], BeforeValidator(_listed)]
     format: Literal["jsonl", "csv", "parquet", "webdataset", "folder"] | None = None
     layout: LayoutKind | None = None
     columns: Columns = Columns()
@@ -94,7 +102,7 @@ class Write(_Strict):
     """
 
     format: Literal["jsonl", "csv", "parquet", "webdataset"]
-    path: str | None = None
+    path: Annotated[str, AfterValidator(_without_secret)] | None = None
     samples_per_shard: int | None = Field(default=None, ge=1)
     scores: bool = False
     """Adds the scores as columns."""
@@ -209,6 +217,12 @@ def _long_form(rule: Any) -> Any:
         raise ValueError(f"{rule} is no rule: {_yaml_fault(failure)}") from None
 
 
+def _fetch(value: Any) -> Any:
+    if value is False:
+        return None
+    return {} if value is None or value is True else value
+
+
 WRITE_FORMATS = ("jsonl", "csv", "parquet", "webdataset")
 _FORMATS = ", ".join(WRITE_FORMATS)
 
@@ -228,6 +242,21 @@ def _write(value: Any) -> Any:
     return value
 
 
+def _encoders(value: Any) -> Any:
+    """``4`` or ``"1-8"`` as the smallest and the largest number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value, value
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)(?:-(\d+))?", value.strip())):
+        return int(found[1]), int(found[2] or found[1])
+    return value
+
+
+def _in_order(value: tuple[int, int] | None) -> tuple[int, int] | None:
+    if value is not None and not 1 <= value[0] <= value[1]:
+        raise ValueError("give a number from 1 on, or two such as 1-8")
+    return value
+
+
 def with_scores(write: Any) -> Any:
     """The ``write`` of a recipe, in any of its forms, with the scores in the output. Raises ``RecipeError``."""
     if write is None:
@@ -237,6 +266,14 @@ def with_scores(write: Any) -> Any:
     except ValueError as failure:
         raise RecipeError(f"recipe: write: {failure}") from None
     return {**whole, "scores": True} if isinstance(whole, Mapping) else write
+
+
+OF_SPEED = ("device", "batch_size", "workers", "engine", "address", "encoders", "encoder_gpus")
+"""Keys of a recipe that decide how fast a run goes, and where, and nothing of what comes of it."""
+
+
+ADDED = {"fetch": FetchPolicy().identity()}
+"""Keys that came later, with what a run folder means whose recipe does not have them."""
 
 
 class Recipe(_Strict):
@@ -257,10 +294,30 @@ class Recipe(_Strict):
     check: Literal["decode", "header"] = "decode"
     long_text: LongText = "truncate"
     vectors: bool = False
+    fetch: Annotated[FetchPolicy | None, BeforeValidator(_fetch)] = FetchPolicy()
+    """How images by URL are fetched; ``false`` in YAML, None here: they are not."""
     limit: int | None = Field(default=None, ge=1)
+    storage_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict, exclude=True, repr=False)
+    """For each protocol (``s3``) what its filesystem is given: credentials, ``endpoint_url``. Never written down."""
     device: str = "auto"
     batch_size: int = Field(default=BATCH_SIZE, ge=1)
     workers: int | None = Field(default=None, ge=1)
+    engine: Literal["local", "ray"] = "local"
+    address: str | None = None
+    """Of a Ray cluster: ``auto`` or ``ray://HOST:PORT``; one is started on this machine when it is not said."""
+    encoders: Annotated[tuple[int, int] | None, BeforeValidator(_encoders), AfterValidator(_in_order)] = None
+    """Copies of the model on a cluster, the fewest and the most: ``4``, or ``1-8``."""
+    encoder_gpus: float | None = Field(default=None, ge=0)
+    """GPUs of each copy, also a part of one; 0 for the CPU."""
+
+    @model_validator(mode="after")
+    def _of_a_cluster(self) -> Recipe:
+        said = [name for name in ("address", "encoders", "encoder_gpus") if getattr(self, name) is not None]
+        if said and self.engine != "ray":
+            raise ValueError(f"{', '.join(said)} is of a cluster; say engine: ray too")
+        if self.encoder_gpus is not None and self.encoder_gpus > 1 and self.encoder_gpus % 1:
+            raise ValueError(f"encoder_gpus is a part of one GPU or whole ones, not {self.encoder_gpus:g}")
+        return self
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Recipe:
@@ -281,16 +338,18 @@ class Recipe(_Strict):
         What ``write`` does not say of the output, its format, scores and size of files, is as it was; its place cannot
         be. Raises ``RecipeError``.
         """
-        recipe = Recipe.build({**self.identity(), "write": write or self.write, **changes})
+        kept = {"storage_options": self.storage_options}
+        recipe = Recipe.build({**self.identity(), **kept, "write": write or self.write, **changes})
         if self.write is None or recipe.write is None or isinstance(write, (Write, Mapping)):
             return recipe
-        kept = self.write.model_dump(include={"scores", "samples_per_shard", "embed"})
-        output = recipe.write.model_copy(update=kept if write else {**kept, "path": None})
+        same = self.write.model_dump(include={"scores", "samples_per_shard", "embed"})
+        output = recipe.write.model_copy(update=same if write else {**same, "path": None})
         return recipe.model_copy(update={"write": output})
 
     def identity(self) -> dict[str, Any]:
         """What makes this curation this one, as plain values for YAML."""
-        values = self.model_dump(mode="json", exclude={"device", "batch_size", "workers"})
+        values = self.model_dump(mode="json", exclude=set(OF_SPEED))
+        values["fetch"] = False if self.fetch is None else self.fetch.identity()
         if self.dedup is not None and self.dedup.against is not None:
             values["dedup"]["against"] = without_password(self.dedup.against)
         return values
@@ -299,7 +358,9 @@ class Recipe(_Strict):
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file, without what a run folder's recipe says of its execution. Raises ``RecipeError``."""
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+        values = yaml.load(storage.read(storage.place(path)).decode(), _Loader)
+    except StoreError as failure:
+        raise RecipeError(f"cannot read the recipe {path}: {failure}") from None
     except FileNotFoundError:
         raise RecipeError(f"no recipe at {path}: give the path of a YAML file") from None
     except OSError as failure:
@@ -337,6 +398,7 @@ _PLAINER = {
     "a valid tuple": "a list",
     "a valid dictionary or instance of Write": "a format and a folder, such as webdataset:curated/",
     "a valid dictionary or instance of Dedup": "a cosine, such as 0.9, or a method",
+    "a valid dictionary or instance of FetchPolicy": "false, or a mapping such as {per_host: 2}",
     "a valid dictionary": "a mapping",
     "a valid string": "text",
     "a valid integer": "a whole number",
@@ -364,14 +426,16 @@ def _explain(failure: ValidationError) -> str:
         for term, plainer in _PLAINER.items():
             message = message.replace(term, plainer)
         message = message.partition(", unable")[0].removeprefix("Input ")
-    told = f"recipe: {place}: {message[0].lower()}{message[1:]}"
-    # What judges several keys together names the value in its own words.
-    return told if isinstance(error["input"], Mapping) else f"{told} (got {_BRIEF.repr(error['input'])})"
+    told = ": ".join(filter(None, ["recipe", place, message[0].lower() + message[1:]]))
+    # What judges several keys together names the value in its own words, and credentials are not for any eye.
+    if isinstance(error["input"], Mapping) or place.startswith("storage_options"):
+        return told
+    return f"{told} (got {without_password(_BRIEF.repr(error['input']))})"
 
 
 def _fields_at(path: Sequence[str]) -> list[str]:
     models: dict[str, type[BaseModel]] = {
-        "read": Read, "columns": Columns, "keep": Keep, "dedup": Dedup, "write": Write
+        "read": Read, "columns": Columns, "keep": Keep, "dedup": Dedup, "write": Write, "fetch": FetchPolicy
     }  # fmt: skip
     names = [step for step in path if step in models]
     return list((models[names[-1]] if names else Recipe).model_fields)

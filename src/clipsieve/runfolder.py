@@ -2,7 +2,7 @@
 
 A part of ``ledger/`` (or, before a selection over the whole data set, of ``scores/``) is written after all that it
 stands for is in place: it is the commit. Every file appears under its final name only when whole, so a process
-may be killed at any instant and the same command run again.
+may be killed at any instant and the same command run again. The folder may be in an object store (``core.storage``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import os
 import re
 import secrets
-import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,16 +22,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clipsieve.core.contracts import Piece, Shard, SourceFile
-from clipsieve.core.lock import locked
-from clipsieve.errors import ClipsieveError, OutputError, RunFolderError, SourceError
+from clipsieve.core import storage
+from clipsieve.core.contracts import Piece, Shard, SourceFile, Vectors
+from clipsieve.core.lock import Lock, locked
+from clipsieve.errors import ClipsieveError, OutputError, RunFolderError, SourceError, StoreError
+from clipsieve.recipe import ADDED
 
 Kind: TypeAlias = Literal["ledger", "scores"]
 
 _DIFFERENCES = 3
 """So many differences between two recipes are told in full."""
 
-OWN_FOLDERS = ("ledger", "scores", "staged", "vectors", "added")
+OWN_FOLDERS = ("ledger", "scores", "staged", "vectors", "fetched", "added")
 """The folders in a run folder that no output may go to."""
 
 TEMPORARY = ".partial-"
@@ -45,6 +47,10 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     Two that write the same file at the same time do not get into each other's way: the last one stays. Raises
     ``OutputError`` when the disk is full or the file cannot be written.
     """
+    if not storage.is_local(path):
+        with _remote_atomic(path) as file:
+            yield file
+        return
     partial = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +67,25 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _remote_atomic(path: Path) -> Iterator[BinaryIO]:
+    """The same for an object of a store, which is uploaded whole."""
+    try:
+        with storage.uploading(path) as file:
+            yield file
+    except StoreError as failure:
+        raise OutputError(f"cannot write {path}: {failure}") from failure
+    except FileNotFoundError as failure:
+        raise OutputError(
+            f"cannot write {path}: {failure.strerror or failure}; make the bucket, or check its name"
+        ) from failure
+    except OSError as failure:
+        raise OutputError(
+            f"cannot write {path}: {failure.strerror or failure}; {remedy(failure)} (in {tempfile.gettempdir()}, where "
+            "a file waits until it is whole), then run the same command again to resume"
+        ) from failure
 
 
 def remedy(failure: OSError) -> str:
@@ -96,15 +121,22 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a Parquet file, or of its columns those it has among ``columns``, in this thread."""
+    if storage.is_local(path):
+        return pq.ParquetFile(path).read(columns, use_threads=False)
+    with storage.opened(path) as file:
+        return pq.ParquetFile(file, pre_buffer=True).read(columns, use_threads=False)
+
+
 def clean_partials(folder: Path, named: re.Pattern[str] = re.compile("")) -> None:
     """Removes what a dead process left half-written, of files with names that begin as ``named`` says."""
+    if not storage.is_local(folder):
+        storage.drop_unfinished(folder, named)
+        return
     for leftover in folder.glob(f"{TEMPORARY}*"):
-        if not named.match(leftover.name.removeprefix(TEMPORARY)):
-            continue
-        if leftover.is_dir():
-            shutil.rmtree(leftover)
-        else:
-            leftover.unlink(missing_ok=True)
+        if named.match(leftover.name.removeprefix(TEMPORARY)):
+            storage.remove(leftover)
 
 
 class RunFolder:
@@ -117,15 +149,32 @@ class RunFolder:
         self.path = path
         self.began_with: Mapping[str, str] = {}
         """Versions of what decides results when the run began; empty for a new run."""
-        self._lock: BinaryIO | None = None
+        self._lock: Lock | None = None
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> RunFolder:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For other processes, which write into the folder while this one holds it."""
+        return {**self.__dict__, "_lock": None, "_scratch": None}
 
     def __exit__(self, *_: object) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+        if self._scratch is not None:
+            self._scratch.cleanup()
+            self._scratch = None
+
+    @property
+    def scratch(self) -> Path:
+        """A folder of this machine for what is needed while the run goes on, and can be made again."""
+        if storage.is_local(self.path):
+            return self.path / "staged"
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="clipsieve-")
+        return Path(self._scratch.name)
 
     @classmethod
     def open(cls, path: Path, identity: Mapping[str, Any], executed: Mapping[str, Any]) -> RunFolder:
@@ -134,14 +183,17 @@ class RunFolder:
         Raises ``RunFolderError`` when the folder is no run, is locked, or holds another recipe or encoder.
         """
         folder = cls(path)
-        if path.exists() and not path.is_dir():
-            raise RunFolderError(f"{path} is a file; give a folder for the run with --out")
         recipe_file = path / "recipe.yaml"
-        if path.exists() and any(path.iterdir()) and not recipe_file.exists() and not (path / ".lock").exists():
-            raise RunFolderError(f"{path} is not empty and not a run folder; give another one with --out")
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if storage.is_file(path):
+                raise RunFolderError(f"{path} is a file; give a folder for the run with --out")
+            if not storage.exists(recipe_file) and not storage.exists(path / ".lock") and storage.names(path):
+                raise RunFolderError(f"{path} is not empty and not a run folder; give another one with --out")
+            if storage.is_local(path):
+                path.mkdir(parents=True, exist_ok=True)
             folder._take_lock()
+        except ClipsieveError:
+            raise
         except OSError as failure:
             raise RunFolderError(f"cannot use {path} as a run folder: {failure.strerror or failure}") from None
         try:
@@ -160,11 +212,13 @@ class RunFolder:
         folder = cls(path)
         try:
             folder._take_lock()
+        except ClipsieveError:
+            raise
         except OSError as failure:
             raise RunFolderError(f"cannot write in {path}: {failure.strerror or failure}") from None
         try:
             shards = len(folder.stored_shards())
-            if (done := len(folder.done("ledger"))) < shards:
+            if (done := len(folder.readable())) < shards:
                 raise RunFolderError(
                     f"{path} is not finished ({done} of {shards} shards are done); run the command that began it again"
                 )
@@ -176,30 +230,32 @@ class RunFolder:
 
     def _settle(self, recipe_file: Path, identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
         """Checks or writes the recipe and removes what a dead process left half-written."""
-        if recipe_file.exists():
+        if storage.exists(recipe_file):
             with undamaged(recipe_file):
-                found = dict(yaml.safe_load(recipe_file.read_text(encoding="utf-8")))
+                found = dict(yaml.safe_load(storage.read(recipe_file).decode()))
             self._check(found, identity, executed)
             self.began_with = dict((found.get("executed") or {}).get("versions") or {})
         else:
             with atomic(recipe_file) as file:
                 text = yaml.safe_dump({**identity, "executed": dict(executed)}, sort_keys=False, allow_unicode=True)
                 file.write(text.encode())
-        for name in (".", *OWN_FOLDERS):
-            clean_partials(self.path / name)
+        if storage.is_local(self.path):
+            for name in (".", *OWN_FOLDERS):
+                clean_partials(self.path / name)
+        else:
+            clean_partials(self.path)
 
     def _take_lock(self) -> None:
         try:
             self._lock = locked(self.path / ".lock")
-        except BlockingIOError:
-            raise RunFolderError(
-                f"{self.path} is in use by another process; wait for it or give another --out"
-            ) from None
+        except BlockingIOError as holder:
+            who = "another process" if storage.is_local(self.path) else f"another process ({holder})"
+            raise RunFolderError(f"{self.path} is in use by {who}; wait for it or give another --out") from None
 
     def _check(self, found: Mapping[str, Any], identity: Mapping[str, Any], executed: Mapping[str, Any]) -> None:
         began = found.get("executed") or {}
         known = ("encoder", "filters", "scores_of")
-        then = {**found, **{key: began.get(key) for key in known}}
+        then = {**ADDED, **found, **{key: began.get(key) for key in known}}
         now = {**identity, **{key: executed.get(key) for key in known}}
         changed = [key for key in now if then.get(key) != now[key]]
         if changed:
@@ -217,9 +273,9 @@ class RunFolder:
         """
         path = self.path / "shards.json"
         listed = [{"path": f.path, "size": f.size, "version": f.version} for f in files]
-        if path.exists():
+        if storage.exists(path):
             with undamaged(path):
-                before = {f["path"]: f for f in json.loads(path.read_text(encoding="utf-8"))["files"]}
+                before = {f["path"]: f for f in json.loads(storage.read(path))["files"]}
             changed = [f["path"] for f in listed if before.get(f["path"]) != f]
             changed += [path for path in before if path not in {f["path"] for f in listed}]
             if changed:
@@ -239,7 +295,7 @@ class RunFolder:
         """The shard list as it was stored when the run began."""
         path = self.path / "shards.json"
         with undamaged(path):
-            stored = json.loads(path.read_text(encoding="utf-8"))["shards"]
+            stored = json.loads(storage.read(path))["shards"]
             return tuple(
                 Shard(number=number, pieces=tuple(Piece(**piece) for piece in pieces))
                 for number, pieces in enumerate(stored)
@@ -247,7 +303,7 @@ class RunFolder:
 
     def has_shards(self) -> bool:
         """Whether the shard list is already there."""
-        return (self.path / "shards.json").exists()
+        return storage.exists(self.path / "shards.json")
 
     def part(self, kind: Kind, shard: int) -> Path:
         """Where the part of ``shard`` is or will be."""
@@ -261,9 +317,32 @@ class RunFolder:
         """Where the vectors of a shard's ledger rows are, ``(rows, dim)`` float32."""
         return self.path / "vectors" / f"{shard:05d}.{of}.npy"
 
+    def fetched(self, shard: int) -> Path:
+        """Where the images by URL of a shard are kept, if they are; see ``core.kept``."""
+        return self.path / "fetched" / f"{shard:05d}.parquet"
+
+    def load_vectors(self, shard: int, of: Literal["image", "text"]) -> Vectors:
+        """The vectors of a shard's ledger rows, memory-mapped where the folder is local."""
+        return storage.load_array(self.vectors(shard, of))
+
     def done(self, kind: Kind) -> set[int]:
-        """Numbers of the shards whose part is committed."""
-        return {int(path.stem) for path in (self.path / kind).glob("[0-9]*.parquet")}
+        """Numbers of the shards whose part is committed, as the folder lists them.
+
+        A store may list a part late: its shard is done again, and the same part written.
+        """
+        found = (re.fullmatch(r"([0-9]+)\.parquet", name) for name in storage.names(self.path / kind))
+        return {int(part[1]) for part in found if part}
+
+    def readable(self) -> list[int]:
+        """The shards of which there is a ledger, in input order: of a run that came to its end all, listed or not."""
+        ended = not storage.is_local(self.path) and storage.exists(self.path / "summary.json")
+        return list(range(len(self.stored_shards()))) if ended else sorted(self.done("ledger"))
+
+    def committed(self) -> list[int]:
+        """The same. Raises ``RunFolderError`` when there is none."""
+        if not (shards := self.readable()):
+            raise RunFolderError(f"{self.path} holds no ledger: nothing has been committed")
+        return shards
 
     def schema(self, kind: Kind) -> pa.Schema:
         """The columns of the committed parts, with their metadata. Raises ``RunFolderError`` when there is none."""
@@ -271,14 +350,16 @@ class RunFolder:
         if not done:
             raise RunFolderError(f"{self.path} holds no {kind}: nothing has been committed")
         path = self.part(kind, min(done))
-        with undamaged(path):
-            return pq.read_schema(path)
+        with undamaged(path), storage.opened(path) as file:
+            return pq.read_schema(file)
 
     def part_table(self, kind: Kind, shard: int, columns: Sequence[str] | None = None) -> pa.Table:
         """The committed part of one shard. Raises ``RunFolderError`` when it is damaged."""
         path = self.part(kind, shard)
         try:
-            return pq.ParquetFile(path).read(columns, use_threads=False)
+            return read_table(path, columns)
+        except StoreError:
+            raise
         except (OSError, pa.ArrowException) as failure:
             raise RunFolderError(
                 f"{path} is damaged ({_short(failure)}); remove it and run the same command again to redo its shard"
@@ -287,12 +368,13 @@ class RunFolder:
     def rows(self, shard: int) -> int:
         """How many rows the ledger has of a shard."""
         path = self.part("ledger", shard)
-        with undamaged(path, "remove it and run the same command again to redo its shard"):
-            return int(pq.read_metadata(path).num_rows)
+        then = "remove it and run the same command again to redo its shard"
+        with undamaged(path, then), storage.opened(path) as file:
+            return int(pq.read_metadata(file).num_rows)
 
     def drop_staged(self) -> None:
         """Removes the survivors' bytes, once all is committed."""
-        shutil.rmtree(self.path / "staged", ignore_errors=True)
+        storage.remove(self.path / "staged")
 
 
 def _brief(value: Any) -> str:

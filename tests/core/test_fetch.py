@@ -65,7 +65,7 @@ def test_cells_that_hold_an_image(root: str, cell: Any, reference: str | None) -
         ("data:image/png;base64,?", "no image: broken base64 in a data URI"),
         ("dog.jpg", "missing: no such file"),
         (".", "not a file: it is a folder"),
-        ("https://example.org/cat.jpg", "not fetched: images by URL are not supported; download them first"),
+        ("https://example.org/cat.jpg", "not fetched: images by URL are turned off; download them first"),
     ],
 )
 def test_cells_without_an_image(root: str, cell: Any, error: str) -> None:

@@ -185,8 +185,9 @@ def test_many_equal_images_are_compared_once() -> None:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_nothing_to_compare(n: int) -> None:
-    found = semantic(np.ones((n, 8), dtype=np.float32))
+@pytest.mark.parametrize("method", ["exact", "approximate"])
+def test_nothing_to_compare(n: int, method: Any) -> None:
+    found = semantic(np.ones((n, 8), dtype=np.float32), method=method)
 
     assert found.removed.tolist() == [False] * n
     assert found.nearest.tolist() == found.group.tolist() == found.duplicate_of.tolist() == [-1] * n

@@ -16,6 +16,7 @@ from clipsieve.api.added import whole_ledger
 from clipsieve.core.contracts import Filter
 from clipsieve.core.layout import Layout
 from clipsieve.core.ledger import count
+from clipsieve.core.spread import Spread
 from clipsieve.engines.commit import Committer, Output
 from clipsieve.engines.local import LocalEngine
 from clipsieve.plan import make_plan
@@ -35,6 +36,7 @@ def curate_table(
     errors: dict[int, str] | None = None,
     encoder: ColourEncoder | None = None,
     filters: Sequence[Filter] = (),
+    spread: Spread | None = None,
     **options: Any,
 ) -> pa.Table:
     """Runs a recipe over a table in memory with the colour encoder, and gives the ledger."""
@@ -54,6 +56,8 @@ def curate_table(
             plan=plan, reader=reader, encoder=model, sink=committer,
             workers=recipe.workers, batch_size=recipe.batch_size, progress=lambda images, counts: None,
         )  # fmt: skip
+        if spread is not None:
+            engine.spread = spread
         execution.run_passes(plan, run, shards, engine, committer, api.Silent())
         ledger = whole_ledger(run)
     execution.reconcile(count(ledger), reader.count())

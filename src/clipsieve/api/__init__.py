@@ -3,7 +3,7 @@
 from clipsieve.api.applying import apply_run
 from clipsieve.api.dataset_scores import add_score
 from clipsieve.api.duplicates import dedup_run
-from clipsieve.api.execution import DEFAULT_OUT, execute, load_encoder, run, score, versions
+from clipsieve.api.execution import DEFAULT_OUT, execute, installed, load_encoder, run, score, versions
 from clipsieve.api.export import Exported, export_run
 from clipsieve.api.labels import draw_sheet, label
 from clipsieve.api.memory import Curated, curate
@@ -27,6 +27,7 @@ __all__ = [
     "execute",
     "export_run",
     "index_run",
+    "installed",
     "label",
     "load_encoder",
     "open_source",

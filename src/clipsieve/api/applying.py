@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from clipsieve.api.labels import encoder_of
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run
 from clipsieve.api.tuning import Tuning
+from clipsieve.core import storage
 from clipsieve.core.replay import KEPT
 from clipsieve.engines.prior import Prior
 from clipsieve.errors import RunFolderError
@@ -44,7 +45,7 @@ def apply_run(
     lacks scores, or whose source has changed.
     """
     old = run if isinstance(run, Run) else Run.open(run)
-    out = Path(f"{old.path}-apply" if out is None else out)
+    out = storage.place(f"{old.path}-apply" if out is None else out)
     if out.resolve() == old.path.resolve():
         raise RunFolderError(f"{out} is the run itself; give another --out")
     tuning = Tuning(old)
@@ -70,7 +71,8 @@ def apply_run(
 
 def _prior(run: Run, shard: int) -> Prior:
     folder = RunFolder(run.path)
-    image, text = (run.vectors(shard, of) if folder.vectors(shard, of).exists() else None for of in ("image", "text"))
+    of: tuple[Literal["image"], Literal["text"]] = ("image", "text")
+    image, text = (run.vectors(shard, one) if storage.exists(folder.vectors(shard, one)) else None for one in of)
     return Prior(table=ledger_part(folder, shard), images=image, texts=text)
 
 
@@ -91,7 +93,7 @@ def _lacking(tuning: Tuning, plan: Plan) -> Mapping[str, int]:
 def _first_coordinates(tuning: Tuning) -> npt.NDArray[np.float32]:
     """The first number of each ledger row's image vector, NaN where there is none."""
     folder = RunFolder(tuning.run.path)
-    if not folder.vectors(0, "image").exists():
+    if not storage.exists(folder.vectors(0, "image")):
         return np.full(tuning.replay.rows, np.nan, dtype=np.float32)
     return np.concatenate([tuning.run.vectors(shard.number)[:, 0] for shard in tuning.run.shards()])
 

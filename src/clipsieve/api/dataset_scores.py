@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from clipsieve.api.added import add_columns
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run
+from clipsieve.core import storage
 from clipsieve.core.contracts import DatasetScorer, Vectors, VectorsOf
 from clipsieve.core.layout import Mask
 from clipsieve.core.rules import parse
@@ -50,7 +51,7 @@ def add_score(run: Run | str | Path, name: str, *, progress: Progress | None = N
     with RunFolder.reopen(run.path) as folder:
         _check_decided(run, name)
         _check_vectors(run, folder, name, scorer)
-        parts = [_Part.look(run, folder, shard, scorer) for shard in sorted(folder.done("ledger"))]
+        parts = [_Part.look(run, folder, shard, scorer) for shard in folder.readable()]
         images = sum(len(part.places) for part in parts)
         if not images:
             wanted = " and ".join(f"{of} vector" for of in scorer.reads)
@@ -133,7 +134,7 @@ def _check_vectors(run: Run, folder: RunFolder, name: str, scorer: DatasetScorer
     """Raises ``RunFolderError`` when the run kept no vectors of the kind."""
     shard = min(folder.done("ledger"))
     run.vectors(shard)
-    if "text" in scorer.reads and not folder.vectors(shard, "text").exists():
+    if "text" in scorer.reads and not storage.exists(folder.vectors(shard, "text")):
         raise RunFolderError(
             f"{run.path} holds no text vectors, which {name} needs: run its recipe with --vectors and clip_score "
             "among its rules or scores, into another --out"
@@ -170,12 +171,14 @@ def _gathered(run: Run, folder: RunFolder, scorer: DatasetScorer, parts: Sequenc
     images = sum(len(part.places) for part in parts)
     size = images * run.vectors(parts[0].shard).shape[1] * 4 * len(scorer.reads)
     # A disk that fills up while a map is written ends the process without a word.
-    if (free := shutil.disk_usage(folder.path).free) < size:
+    local = storage.is_local(folder.path)
+    disk = folder.path if local else folder.scratch
+    if (free := shutil.disk_usage(disk).free) < size:
         raise OutputError(
-            f"{folder.path} has no room to gather the vectors of {images:,} images ({size / 1e9:.1f} GB, "
+            f"{disk} has no room to gather the vectors of {images:,} images ({size / 1e9:.1f} GB, "
             f"{free / 1e9:.1f} GB free); make room, then run the same command again"
         )
-    place = folder.path / "added" / GATHERED
+    place = (disk / "added" if local else disk) / GATHERED
     try:
         yield [
             gathered(place / f"{of}.npy", ((run.vectors(part.shard, of), part.places) for part in parts), images)

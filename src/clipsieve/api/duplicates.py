@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from clipsieve.api.earlier import check_earlier, images_before
 from clipsieve.api.execution import check_output, committer_of, finish
 from clipsieve.api.progress import Progress, Silent
-from clipsieve.api.runs import Run, limited, open_source
+from clipsieve.api.runs import Run, kept, limited, open_source
+from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Scorer, Shard
 from clipsieve.core.ledger import whole_images
@@ -45,7 +46,7 @@ def dedup_run(
     changed.
     """
     old = run if isinstance(run, Run) else Run.open(run)
-    out = Path(f"{old.path}-dedup" if out is None else out)
+    out = storage.place(f"{old.path}-dedup" if out is None else out)
     progress = progress or Silent()
     began = time.monotonic()
     recipe = old.recipe.altered(write, dedup=dedup)
@@ -58,15 +59,15 @@ def dedup_run(
     shards = old.shards()
     if recipe.dedup is not None and recipe.dedup.semantic:
         old.vectors(0)
-    reader = limited(open_source(recipe), recipe)
+    reader = kept(limited(open_source(recipe), recipe), old.fetched_in)
     source = RunFolder(old.path)
     source.shards(reader.files(), shards)
     # A run of two passes has the verdicts of its local rules among its scores, any other in its ledger.
     kind: Kind = "scores" if source.done("scores") else "ledger"
     _check_scores(old, plan)
-    if not (out / "summary.json").exists():
+    if not storage.exists(out / "summary.json"):
         check_earlier(plan, [out, old.path], old.executed["encoder"])
-    with RunFolder.open(out, recipe.identity(), old.executed) as folder:
+    with RunFolder.open(out, recipe.identity(), {**old.executed, **old.passed_on}) as folder:
         folder.shards(reader.files(), shards)
         committer = committer_of(plan, folder, old.executed["encoder"])
         done, taken = folder.done("ledger"), folder.done("scores")
@@ -99,7 +100,7 @@ def _take_over(source: RunFolder, kind: Kind, folder: RunFolder, plan: Plan, rea
         table = _scored(table, missing, Batch.from_rows(reader.read(shard), reader.layout))
     if plan.keeps_vectors:
         for of in ("image", "text"):
-            if (stored := source.vectors(shard.number, of)).exists():
+            if storage.exists(stored := source.vectors(shard.number, of)):
                 _link(stored, folder.vectors(shard.number, of))
     write_table(folder.part("scores", shard.number), table)
     return int(table.num_rows - table["image"].null_count)
@@ -131,7 +132,10 @@ def _scored(table: pa.Table, scorers: Sequence[Scorer], batch: Batch) -> pa.Tabl
 
 
 def _link(stored: Path, path: Path) -> None:
-    """The file under a second name, or copied where the disk has no second names for it."""
+    """The file under a second name, or copied where the disk or store has no second names for it."""
+    if not (storage.is_local(stored) and storage.is_local(path)):
+        storage.copy(stored, path)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     try:

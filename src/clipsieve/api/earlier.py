@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.api.runs import Run
+from clipsieve.core import storage
 from clipsieve.core.contracts import Vectors
 from clipsieve.core.ledger import image_names, whole_images
 from clipsieve.core.text import without_password
-from clipsieve.engines.duplicates import Earlier, gathered
+from clipsieve.engines.duplicates import gathered
+from clipsieve.engines.told import Earlier
 from clipsieve.errors import IndexStoreError, RunFolderError
 from clipsieve.index import Index, vectors_of
 from clipsieve.plan import Plan
@@ -32,7 +34,8 @@ def check_earlier(plan: Plan, own: Iterable[Path], encoder: str | None) -> None:
     if plan.dedup is None or plan.dedup.by.against is None:
         return
     place = without_password(plan.dedup.by.against)
-    if Path(place).resolve() in (path.resolve() for path in own):
+    folder = storage.place_or_none(place)
+    if folder is not None and folder.resolve() in (path.resolve() for path in own):
         raise RunFolderError(f"{place} is the run itself; --against names an earlier one")
     earlier = _opened(plan.dedup.by.against)
     if isinstance(earlier, Index):
@@ -53,7 +56,8 @@ def check_earlier(plan: Plan, own: Iterable[Path], encoder: str | None) -> None:
 
 
 def _opened(place: str) -> Run | Index:
-    if (Path(place) / "recipe.yaml").is_file():
+    folder = storage.place_or_none(place)
+    if folder is not None and storage.is_file(folder / "recipe.yaml"):
         run = Run.open(place)
         run.shards()  # or says that it is not finished
         return run
@@ -76,13 +80,13 @@ def images_before(plan: Plan, folder: RunFolder) -> Earlier | None:
     earlier = _opened(plan.dedup.by.against)
     if isinstance(earlier, Index):
         with earlier:
-            names, vectors = _of_index(earlier, folder.path / "staged")
+            names, vectors = _of_index(earlier, folder.scratch)
         return Earlier(names=names, compared=vectors, title=place)
     if plan.dedup.column is not None:
         ledger = earlier.ledger.filter(pa.array(whole_images(earlier.ledger)))
         ledger = ledger.filter(pc.is_valid(ledger[plan.dedup.column]))
         return Earlier(names=image_names(ledger), compared=ledger[plan.dedup.column], title=place)
-    names, vectors = _of_run(earlier, folder.path / "staged")
+    names, vectors = _of_run(earlier, folder.scratch)
     return Earlier(names=names, compared=vectors, title=place)
 
 

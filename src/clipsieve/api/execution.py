@@ -5,30 +5,40 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from clipsieve import encoders, writers
 from clipsieve.api.earlier import check_earlier, images_before
 from clipsieve.api.progress import Progress, Silent
-from clipsieve.api.runs import Run, limited, open_source, output_folder
+from clipsieve.api.runs import Run, kept, limited, open_source, output_folder
+from clipsieve.core import storage
 from clipsieve.core.contracts import Encoder, Filter, JoiningWriter, Reader, Shard, SourceCounts
 from clipsieve.core.embed import check_prompts
 from clipsieve.core.ledger import Counts
+from clipsieve.core.spread import Spread, in_threads
+from clipsieve.core.storage import place
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.commit import Committer, Output, output_name
-from clipsieve.engines.duplicates import Earlier
 from clipsieve.engines.local import LocalEngine
 from clipsieve.engines.prior import Prior
+from clipsieve.engines.ray.cluster import Cluster, connected
+from clipsieve.engines.ray.engine import RayEngine
+from clipsieve.engines.ray.model import Model
+from clipsieve.engines.ray.place import Place
 from clipsieve.engines.select import Selector
+from clipsieve.engines.told import Earlier
+from clipsieve.engines.usage import Usage
 from clipsieve.errors import CountsError, OutputError, RecipeError
 from clipsieve.plan import Plan, default_scores, make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.runfolder import OWN_FOLDERS, RunFolder, atomic
+from clipsieve.runfolder import OWN_FOLDERS, TEMPORARY, RunFolder, atomic
 
 DEFAULT_OUT = "clipsieve-run"
 """The run folder when none is said: the same command finds it again and resumes."""
@@ -61,7 +71,7 @@ def run(
         raise RecipeError(f"give a recipe or its parts, not both (got a recipe and {', '.join(given)})")
     elif not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
-    return execute(recipe, Path(out), progress or Silent(), filters)
+    return execute(recipe, place(out), progress or Silent(), filters)
 
 
 def score(
@@ -78,7 +88,7 @@ def score(
     layout = open_source(recipe).layout
     names = default_scores(layout.kind, has_texts=layout.kind == "interleaved" or bool(layout.texts))
     scores = {**{name: {} for name in names}, **recipe.scores}
-    return execute(recipe.model_copy(update={"scores": scores, "score_all": True}), Path(out), progress or Silent())
+    return execute(recipe.model_copy(update={"scores": scores, "score_all": True}), place(out), progress or Silent())
 
 
 def load_encoder(recipe: Recipe) -> Encoder:
@@ -102,7 +112,7 @@ class Known:
 
 def execute(
     recipe: Recipe,
-    out: Path,
+    out: str | Path,
     progress: Progress,
     filters: Sequence[Filter] = (),
     encoder: Encoder | None = None,
@@ -112,10 +122,13 @@ def execute(
 
     ``encoder`` is the recipe's model, where it is loaded already. Of what is ``known`` nothing is computed again.
     """
-    began = time.monotonic()
+    began, out = time.monotonic(), place(out)
     reader = open_source(recipe)
     progress.say(reader.describe())
     plan = make_plan(recipe, reader.layout.kind)
+    on_cluster = recipe.engine == "ray"
+    if on_cluster and known is not None:
+        raise RecipeError("what an earlier run found is taken over on this machine: leave engine: ray out")
     for warning in plan.warnings():
         progress.say(f"warning: {warning}")
     check_output(plan, out)
@@ -129,44 +142,89 @@ def execute(
             f"{plan.given[0]} is a score of the whole data set: run without it, keep the vectors (--vectors), then "
             f"`clipsieve add-score RUN {plan.given[0]}`, `clipsieve tune RUN` and `clipsieve apply RUN`"
         )
-    model = known.encoder if known else encoder
-    if model is None and known is None and plan.needs_encoder:
-        model = load_encoder(recipe)
-    if model is not None:
-        check_prompts(model, plan.prompts)
-    here = versions()
-    fingerprint = known.fingerprint if known else model.fingerprint if model else None
-    executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
-    if known is not None:
-        executed["scores_of"] = str(known.path.absolute())
-    if filters:
-        executed["filters"] = [one.name for one in filters]
-    if not (out / "summary.json").exists():
-        check_earlier(plan, [out], fingerprint)
-    with RunFolder.open(out, recipe.identity(), executed) as folder:
+    with ExitStack() as held:
+        cluster = held.enter_context(connected(recipe, Place.of(recipe))) if on_cluster else None
+        model = _model(plan, progress, encoder, known, cluster)
+        here = versions()
+        fingerprint = known.fingerprint if known else model.fingerprint if model else None
+        executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
+        if known is not None:
+            executed |= {"scores_of": str(known.path.absolute()), **Run(known.path).passed_on}
+        if filters:
+            executed["filters"] = [one.name for one in filters]
+        if not storage.exists(out / "summary.json"):
+            check_earlier(plan, [out], fingerprint)
+        folder = held.enter_context(RunFolder.open(out, recipe.identity(), executed))
         for name, version in folder.began_with.items():
             if (now := here.get(name)) != version:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
-        source = limited(reader, recipe)
+        source = kept(limited(reader, recipe), [out, *(Run(known.path).fetched_in if known else ())])
+        spread = cluster.spread if cluster else in_threads
         if known is not None:
             found: Sequence[Shard] | None = RunFolder(known.path).shards(reader.files(), None)
         else:
-            found = None if folder.has_shards() else source.shards()
+            found = None if folder.has_shards() else source.shards(spread)
         shards = folder.shards(reader.files(), found)
         committer = committer_of(plan, folder, fingerprint, filters)
-        engine = LocalEngine(
-            plan=plan,
-            reader=source,
-            encoder=model,
-            sink=committer,
-            workers=recipe.workers,
-            batch_size=recipe.batch_size,
-            progress=lambda images, counts: progress.advance(images, counts is not None),
-            prior=known.prior if known else None,
-        )
+        engine = _engine(plan, source, committer, progress, model, known, cluster)
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
-        return finish(committer, source, began, time.monotonic() - scoring, engine.times)
+        return finish(committer, source, began, time.monotonic() - scoring, engine)
+
+
+class Engine(Protocol):
+    """Who takes shards through the first pass, and what it offers to the second."""
+
+    reader: Reader
+    spread: Spread
+    times: StageTimes
+    usage: Sequence[Usage]
+
+    def run(self, shards: Iterable[Shard]) -> None:
+        """Scores and commits ``shards``."""
+        ...
+
+
+def _model(
+    plan: Plan, progress: Progress, encoder: Encoder | None, known: Known | None, cluster: Cluster | None
+) -> Encoder | Model | None:
+    """The plan's model, or on a cluster what is to be known of it; None where nothing needs one."""
+    if cluster is not None:
+        return cluster.ask_model(plan.recipe, plan.prompts, progress.say) if plan.needs_encoder else None
+    model = known.encoder if known else encoder
+    if model is None and known is None and plan.needs_encoder:
+        model = load_encoder(plan.recipe)
+    if model is not None:
+        check_prompts(model, plan.prompts)
+    return model
+
+
+def _engine(
+    plan: Plan,
+    source: Reader,
+    committer: Committer,
+    progress: Progress,
+    model: Encoder | Model | None,
+    known: Known | None,
+    cluster: Cluster | None,
+) -> Engine:
+    def advance(images: int, counts: Counts | None) -> None:
+        progress.advance(images, counts is not None)
+
+    if cluster is not None:
+        assert model is None or isinstance(model, Model)
+        return RayEngine(cluster=cluster, plan=plan, reader=source, model=model, committer=committer, progress=advance)
+    assert not isinstance(model, Model)
+    return LocalEngine(
+        plan=plan,
+        reader=source,
+        encoder=model,
+        sink=committer,
+        workers=plan.recipe.workers,
+        batch_size=plan.recipe.batch_size,
+        progress=advance,
+        prior=known.prior if known else None,
+    )
 
 
 def _check_filters(filters: Sequence[Filter]) -> None:
@@ -197,24 +255,30 @@ def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Se
     return Committer(plan, folder, output, about, filters)
 
 
-def finish(committer: Committer, source: Reader, began: float, scoring: float, times: StageTimes | None = None) -> Run:
+def finish(committer: Committer, source: Reader, began: float, scoring: float, engine: Engine | None = None) -> Run:
     """Writes the one file of the output, where it is one, and the summary of a run whose shards are all committed, and
     holds its counts against the source's."""
     folder, write = committer.folder, committer.plan.recipe.write
     if write is not None and write.single_file and committer.output is not None:
-        _join(committer.output, Path(write.path or ""))
-    counted = source.count()
+        _join(committer.output, place(write.path or ""))
+    counted = source.count(engine.spread if engine else in_threads)
     with atomic(folder.path / "summary.json") as file:
         summary = {
             "source": {"samples": counted.samples, "images": counted.images},
             "seconds": round(time.monotonic() - began, 3),
             "scoring_seconds": round(scoring, 3),
-            **({"timed_images": times.images, "stages": times.stages} if times else {}),
+            **(_timed(engine) if engine else {}),
         }
         file.write(json.dumps(summary, indent=1).encode())
     finished = Run(folder.path)
     reconcile(finished.counts, counted)
     return finished
+
+
+def _timed(engine: Engine) -> dict[str, Any]:
+    """What an engine took its time for, as plain values."""
+    operators = {"operators": [asdict(one) for one in engine.usage]} if engine.usage else {}
+    return {"timed_images": engine.times.images, "stages": engine.times.stages, **operators}
 
 
 def _join(output: Output, path: Path) -> None:
@@ -228,7 +292,7 @@ def run_passes(
     plan: Plan,
     folder: RunFolder,
     shards: Sequence[Shard],
-    engine: LocalEngine,
+    engine: Engine,
     committer: Committer,
     progress: Progress,
     earlier: Callable[[], Earlier | None] = lambda: None,
@@ -245,7 +309,7 @@ def run_passes(
     progress.start(len(shards), len(first))
     engine.run(shard for shard in shards if shard.number not in first)
     if unselected:
-        Selector(committer, engine.reader, earlier()).run(shards, done, progress.compare)
+        Selector(committer, engine.reader, earlier(), engine.spread).run(shards, done, progress.compare)
     folder.drop_staged()
 
 
@@ -269,23 +333,38 @@ def check_output(plan: Plan, out: Path) -> None:
         raise RecipeError(f"write.embed is for documents; {plan.layout} samples keep their images with webdataset")
     if folder.absolute() in (out.absolute() / name for name in OWN_FOLDERS):
         raise OutputError(f"{folder} is the run folder's own; choose another folder for the output")
-    fresh = not (out / "shards.json").exists()
+    fresh = not storage.exists(out / "shards.json")
     if write.single_file:
-        folder = Path(write.path or "")
-        if folder.is_dir():
+        folder = place(write.path or "")
+        if storage.is_folder(folder):
             raise OutputError(f"{folder} is a folder; the output is one file: give another name")
-        if fresh and folder.exists():
+        if fresh and storage.exists(folder):
             raise OutputError(f"{folder} is there already; remove it or choose another")
-    elif folder.exists() and not folder.is_dir():
+    elif storage.is_file(folder):
         raise OutputError(f"{folder} is a file; the output is a folder")
-    if fresh and folder.is_dir() and any(_in_the_way(path.name, write.prefix) for path in folder.iterdir()):
+    if fresh and not write.single_file and any(_in_the_way(name, write.prefix) for name in storage.names(folder)):
         raise OutputError(f"the output folder {folder} is not empty; empty it or choose another")
-    place = folder.absolute().parent if write.single_file else folder.absolute()
-    existing = next(parent for parent in (place, *place.parents) if parent.exists())
+    if storage.is_local(folder):
+        _check_writable(folder, folder.absolute().parent if write.single_file else folder.absolute())
+    elif fresh:
+        _check_store(folder.parent if write.single_file else folder)
+
+
+def _check_writable(folder: Path, within: Path) -> None:
+    """Raises ``OutputError`` when no file could be made in ``within``."""
+    existing = next(parent for parent in (within, *within.parents) if parent.exists())
     if not existing.is_dir():
         raise OutputError(f"cannot write to {folder}: {existing} is a file; choose another folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write to {folder}: permission denied for {existing}; choose another folder")
+
+
+def _check_store(folder: Path) -> None:
+    """Raises ``OutputError`` when no object can be put in ``folder``: it is tried, and what was put is removed."""
+    trial = folder / f"{TEMPORARY}{secrets.token_hex(4)}"
+    with atomic(trial):
+        pass
+    storage.remove(trial)
 
 
 def _in_the_way(name: str, prefix: str) -> bool:
@@ -297,3 +376,11 @@ def versions() -> dict[str, str]:
     """Versions of what decides results."""
     names = ("clipsieve", "numpy", "opencv-python-headless", "pillow", "pyarrow", "torch", "transformers", "zxing-cpp")
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package that not everybody needs; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -19,6 +19,7 @@ from clipsieve.api.execution import DEFAULT_OUT, execute
 from clipsieve.api.pictures import Pictures
 from clipsieve.api.progress import Progress, Silent
 from clipsieve.api.runs import Run
+from clipsieve.core import storage
 from clipsieve.core.contracts import Encoder
 from clipsieve.core.embed import BATCH_SIZE, Prompts, check_prompts, embed_prompts
 from clipsieve.errors import RecipeError, RunFolderError
@@ -75,12 +76,12 @@ def label(
             "labels": [*scorer.labels], "templates": [*scorer.templates], "min_probability": min_probability, "all": all
         }  # fmt: skip
         recipe = recipe.model_copy(update={"scores": {**recipe.scores, "label": asked}})
-        return execute(recipe, Path(out or DEFAULT_OUT), progress)
+        return execute(recipe, storage.place(out or DEFAULT_OUT), progress)
     if out is not None or options:
         extra = ", ".join([*(["out"] if out is not None else []), *options])
         raise RecipeError(f"{run.path} is a finished run and labelled as it is; leave out {extra}")
     with RunFolder.reopen(run.path) as folder:
-        shards = sorted(folder.done("ledger"))
+        shards = folder.readable()
         run.vectors(shards[0])  # or says how to get some
         _check_decided(run)
         encoder = encoder_of(run, model, device)
@@ -97,7 +98,9 @@ def finished_run(read: Any) -> Run | None:
         return read
     if not isinstance(read, (str, os.PathLike)):
         return None
-    return Run(Path(read)) if all((Path(read) / name).is_file() for name in ("recipe.yaml", "shards.json")) else None
+    folder = storage.place_or_none(read)
+    found = folder is not None and all(storage.is_file(folder / name) for name in ("recipe.yaml", "shards.json"))
+    return Run(folder) if folder is not None and found else None
 
 
 def read_labels(path: str | Path) -> list[str]:

@@ -94,6 +94,10 @@ def curate(
         "invalid_rows": invalid_rows,
     }
     recipe = Recipe.build({"read": read, "keep": keep, **options})
+    if recipe.engine == "ray":
+        raise RecipeError("rows in memory are curated on this machine: leave engine: ray out, or use clipsieve.run")
+    if recipe.fetch is not None and recipe.fetch.keep:
+        raise RecipeError("fetch.keep: rows in memory have no run folder to keep images in; leave it out")
     said = recipe.read.columns
     reader = Memory(
         rows,
@@ -101,6 +105,7 @@ def curate(
         layout=recipe.read.layout,
         root=root,
         invalid_rows=recipe.read.invalid_rows,
+        fetch=recipe.fetch,
     )
     plan = make_plan(recipe, reader.layout.kind)
     if plan.ranks:

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from clipsieve.api.rows import captions_of
-from clipsieve.api.runs import Run, limited, open_source
+from clipsieve.api.runs import Run, kept_source
 from clipsieve.core.batch import Batch
 from clipsieve.core.thumbnail import SIDE, thumbnail
 from clipsieve.errors import RunFolderError, SourceError
@@ -69,7 +69,7 @@ class Pictures:
     def __init__(self, run: Run) -> None:
         self._folder = RunFolder(run.path)
         with finished_run():
-            self._reader = limited(open_source(run.recipe), run.recipe)
+            self._reader = kept_source(run)
             self._shards = self._folder.shards(self._reader.files(), run.shards())
         # The rows of a shard are neighbours in the ledger, in the order of the shards.
         self._ends = np.cumsum([self._folder.rows(shard.number) for shard in self._shards])

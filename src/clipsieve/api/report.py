@@ -10,6 +10,7 @@ from PIL import Image
 
 from clipsieve.api.pictures import Pictures
 from clipsieve.api.runs import Run
+from clipsieve.core import storage
 from clipsieve.core.thumbnail import as_jpeg
 from clipsieve.errors import ClipsieveError, OutputError
 from clipsieve.report.examples import examples
@@ -42,10 +43,10 @@ def write_report(run: Run, path: str | Path | None = None) -> Report:
     Of an unfinished run it tells what is committed, and says so. Where the images cannot be read any more, the report
     is made without them and says why. Raises ``OutputError`` when the file cannot be written.
     """
-    target = Path(path) if path is not None else run.path / NAME
+    target = storage.place(path) if path is not None else run.path / NAME
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"{target} would be no HTML file; give a name that ends in .html, such as {NAME}")
-    if target.is_dir():
+    if storage.is_folder(target):
         raise OutputError(f"{target} is a folder; give the name of a file")
     facts = run.facts
     scores = Scores(facts.ledger, [*facts.steps, *facts.counts.dropped_by])

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import yaml
 from rich.console import Console
 
 from clipsieve import readers
-from clipsieve.api.added import committed, ledger_part, whole_ledger
+from clipsieve.api.added import ledger_part, whole_ledger
 from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Shard, Vectors
 from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import in_threads
-from clipsieve.engines.duplicates import ABOUT
+from clipsieve.core.storage import configure, exists, is_file, place, read, threads
+from clipsieve.engines.downloads import KeptReader
+from clipsieve.engines.told import ABOUT
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.readers.limit import FirstSamples
@@ -41,11 +42,12 @@ class Run:
     @classmethod
     def open(cls, path: str | Path) -> Run:
         """Opens a run folder. Raises ``RunFolderError`` when it is none."""
-        if not Path(path).exists():
-            raise RunFolderError(f"no run at {path}: there is no such folder")
-        if not (Path(path) / "recipe.yaml").is_file():
+        folder = place(path)
+        if not is_file(folder / "recipe.yaml"):
+            if not exists(folder):
+                raise RunFolderError(f"no run at {path}: there is no such folder")
             raise RunFolderError(f"{path} is not a run folder: it has no recipe.yaml")
-        return cls(Path(path))
+        return cls(folder)
 
     @cached_property
     def ledger(self) -> pa.Table:
@@ -64,7 +66,7 @@ class Run:
     def counts(self) -> Counts:
         """What became of the images and samples, by rule and by error; read a part at a time."""
         folder = RunFolder(self.path)
-        return ledger.total(in_threads(partial(_counted, folder), committed(folder)))
+        return ledger.total(in_threads(partial(_counted, folder), folder.committed(), threads(self.path)))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -76,16 +78,27 @@ class Run:
         """Versions, encoder and layout of the execution."""
         path = self.path / "recipe.yaml"
         with undamaged(path):
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["executed"])
+            return dict(yaml.safe_load(read(path).decode())["executed"])
+
+    @property
+    def fetched_in(self) -> list[Path]:
+        """The run folders in which images by URL may be kept: its own, and that of the run that it was made from."""
+        return [self.path, *map(place, self.executed.get("fetched_in") or ())]
+
+    @property
+    def passed_on(self) -> Mapping[str, Any]:
+        """What a run that is made from this one records, to find the images that are kept."""
+        there = [str(path.absolute()) for path in self.fetched_in if exists(path / "fetched")]
+        return {"fetched_in": there} if there else {}
 
     @cached_property
     def summary(self) -> Mapping[str, Any]:
         """Seconds, and the independent counts of the source; empty for an unfinished run."""
         path = self.path / "summary.json"
-        if not path.exists():
+        if not exists(path):
             return {}
         with undamaged(path):
-            return dict(json.loads(path.read_text(encoding="utf-8")))
+            return dict(json.loads(read(path)))
 
     def shards(self) -> tuple[Shard, ...]:
         """The shards of a finished run. Raises ``RunFolderError`` when some are not done."""
@@ -93,9 +106,9 @@ class Run:
         shards = folder.stored_shards() if folder.has_shards() else ()
         if not shards:
             raise RunFolderError(f"{self.path} is not finished; run its command again first")
-        if len(done := folder.done("ledger")) < len(shards):
+        if (done := len(folder.readable())) < len(shards):
             raise RunFolderError(
-                f"{self.path} is not finished ({len(done)} of {len(shards)} shards); run its command again first"
+                f"{self.path} is not finished ({done} of {len(shards)} shards); run its command again first"
             )
         return shards
 
@@ -106,7 +119,7 @@ class Run:
         Raises ``RunFolderError`` when the source has changed since the run.
         """
         folder = RunFolder(self.path)
-        reader = limited(open_source(self.recipe), self.recipe)
+        reader = kept_source(self)
         for shard in folder.shards(reader.files(), self.shards()):
             rows = ledger_part(folder, shard.number)
             yield shard.number, rows, Batch.from_rows(reader.read(shard), reader.layout)
@@ -116,14 +129,14 @@ class Run:
 
         ``text`` gives, for each image, its best-matching text. Raises ``RunFolderError`` when the run kept none.
         """
-        path = RunFolder(self.path).vectors(shard, of)
-        if not path.exists():
+        folder = RunFolder(self.path)
+        path = folder.vectors(shard, of)
+        if not exists(path):
             raise RunFolderError(
                 f"{self.path} holds no {of} vectors: run its recipe with --vectors, into another --out"
             )
         with undamaged(path):
-            vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-            return vectors
+            return folder.load_vectors(shard, of)
 
     @cached_property
     def plan(self) -> Plan:
@@ -163,7 +176,7 @@ class Run:
             executed=self.executed,
             summary=self.summary,
             output=str(self.output) if self.output else None,
-            done=len(folder.done("ledger")),
+            done=len(folder.readable()),
             shards=len(folder.stored_shards()),
         )
 
@@ -172,7 +185,7 @@ class Run:
         """The folder of the survivors, or their one file; None when nothing was written."""
         write = self.recipe.write
         if write is not None and write.path is not None:
-            return Path(write.path)
+            return place(write.path)
         return output_folder(self.recipe, self.path)
 
     @property
@@ -186,7 +199,8 @@ def _counted(folder: RunFolder, shard: int) -> Counts:
 
 
 def open_source(recipe: Recipe) -> OpenedSource:
-    """The reader of a recipe's source."""
+    """The reader of a recipe's source; from now on its storage options are those of this process."""
+    configure(recipe.storage_options)
     read = recipe.read
     columns = readers.Columns(image=read.columns.image, text=read.columns.text, id=read.columns.id)
     return readers.open_source(
@@ -198,8 +212,20 @@ def open_source(recipe: Recipe) -> OpenedSource:
         invalid_rows=read.invalid_rows,
         fields=read.fields,
         types={name: pa.type_for_alias(kind) for name, kind in read.types.items()},
+        fetch=recipe.fetch,
         **({"shard_bytes": read.shard_bytes} if read.shard_bytes else {}),
     )
+
+
+def kept_source(run: Run) -> Reader:
+    """The reader of what ``run`` has read, with the images by URL that it or one before it has kept."""
+    return kept(limited(open_source(run.recipe), run.recipe), run.fetched_in)
+
+
+def kept(reader: Reader, runs: Sequence[Path]) -> Reader:
+    """The reader with the images by URL that ``runs`` have kept."""
+    folders = [RunFolder(run) for run in runs]
+    return KeptReader(reader, folders) if reader.layout.fetch else reader
 
 
 def limited(reader: Reader, recipe: Recipe) -> Reader:
@@ -213,4 +239,4 @@ def output_folder(recipe: Recipe, run_folder: Path) -> Path | None:
         return None
     if recipe.write.path is None or recipe.write.single_file:
         return run_folder / "output"
-    return Path(recipe.write.path)
+    return place(recipe.write.path)

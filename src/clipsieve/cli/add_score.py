@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from clipsieve.cli import options as o
 
 
 def add_score(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with --vectors.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run with --vectors.")],
     name: Annotated[str, typer.Argument(metavar="NAME", help="neg_clip_loss or nearest_similarity.")],
     option: Annotated[
         list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from clipsieve.cli import options as o
 
 
 def apply(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="RULE", help="All the rules there are; the run's own when not said."),
@@ -21,7 +20,7 @@ def apply(
         str | None,
         typer.Option("--write", metavar="FORMAT[:FOLDER]", help="As the run did, into the new one, when not said."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="The new run; RUN-apply by default.")] = None,
+    out: Annotated[str | None, typer.Option("--out", metavar="RUN", help="The new run; RUN-apply by default.")] = None,
     fill: Annotated[
         bool, typer.Option("--fill", help="Compute the scores that the run's early exit left out and the rules need.")
     ] = False,

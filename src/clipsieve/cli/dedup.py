@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from clipsieve.cli import options as o
 
 
 def dedup(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run, with --vectors for cosines.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run, with --vectors for cosines.")],
     threshold: Annotated[
         float | None, typer.Option(help="Lowest cosine of near duplicates (0.9), or most bits for perceptual (6).")
     ] = None,
@@ -29,7 +28,7 @@ def dedup(
         typer.Option("--write", metavar="FORMAT[:FOLDER]", help="Where what stays goes; as RUN when not said."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="NEW", help="The new run; RUN-dedup when not said.")
+        str | None, typer.Option("--out", metavar="NEW", help="The new run; RUN-dedup when not said.")
     ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,

@@ -25,6 +25,7 @@ def doctor(model: o.Model = None, device: o.Device = "auto", json: o.Json = Fals
 
     facts: dict[str, str] = {**api.versions(), "platform": platform.platform(), "cores": str(os.cpu_count())}
     facts["devices"] = ", ".join(encoders.devices())
+    facts["ray"] = api.installed("ray") or "not installed (pip install 'clipsieve[ray]' to run on a cluster)"
     name = model or DEFAULT_MODEL
     try:
         began = time.monotonic()

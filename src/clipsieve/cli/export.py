@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from clipsieve.cli import options as o
 
 def export(
     *,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")] = Path("clipsieve-run"),
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")] = "clipsieve-run",
     to: Annotated[
         str,
         typer.Option(

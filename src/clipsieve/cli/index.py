@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def index(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run with --vectors.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run with --vectors.")],
     to: Annotated[
         str,
         typer.Option(

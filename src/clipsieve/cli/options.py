@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-Out = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.")]
+Out = Annotated[str, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.")]
 Model = Annotated[str | None, typer.Option(help="Model: a hub id, a folder, or 'demo'.")]
 Layout = Annotated[str | None, typer.Option(help="captions, lists or interleaved; inferred when not said.")]
 Format = Annotated[str | None, typer.Option(help="jsonl, csv, parquet, webdataset or folder; inferred when not said.")]
@@ -21,6 +20,19 @@ Dedup = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images or texts a forward pass.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Threads for images; all cores when not said.")]
+Engine = Annotated[
+    str | None, typer.Option(metavar="local|ray", help="This machine (when not said), or a Ray cluster.")
+]
+Address = Annotated[
+    str | None,
+    typer.Option(metavar="auto|ray://HOST:PORT", help="The cluster; one is started here when not said."),
+]
+Encoders = Annotated[
+    str | None, typer.Option(metavar="N|MIN-MAX", help="Copies of the model on the cluster; one a GPU or node.")
+]
+EncoderGpus = Annotated[
+    float | None, typer.Option("--encoder-gpus", min=0, help="GPUs of each copy, 0.5 for two on one; 0 for the CPU.")
+]
 OnError = Annotated[str | None, typer.Option(help="What a broken image does: drop, drop-sample, keep or stop.")]
 LongText = Annotated[str | None, typer.Option(help="truncate, chunk-max, chunk-mean or error.")]
 Vectors = Annotated[bool, typer.Option("--vectors", help="Keep the vectors in the run folder.")]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,9 +10,9 @@ from clipsieve.cli import options as o
 
 
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")] = "clipsieve-run",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="HTML", help="The file; RUN/report.html when not said.")
+        str | None, typer.Option("--output", "-o", metavar="HTML", help="The file; RUN/report.html when not said.")
     ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +11,7 @@ from clipsieve.cli import options as o
 
 def run(
     recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe in YAML, also one of Data-Juicer's; or give its parts as flags.")
+        str | None, typer.Argument(help="A recipe in YAML, also one of Data-Juicer's; or give its parts as flags.")
     ] = None,
     read: Annotated[list[str] | None, typer.Option("--read", metavar="PATH", help="File, folder or glob.")] = None,
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="RULE", help="'blur >= 100'; repeatable.")] = None,
@@ -22,7 +21,7 @@ def run(
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add the scores to the output.")] = False,
     model: o.Model = None,
-    out: o.Out = Path("clipsieve-run"),
+    out: o.Out = "clipsieve-run",
     vectors: o.Vectors = False,
     on_error: o.OnError = None,
     check: Annotated[str | None, typer.Option(help="decode every image, or only read its header.")] = None,
@@ -39,6 +38,10 @@ def run(
     device: o.Device = "auto",
     batch_size: o.BatchSize = None,
     workers: o.Workers = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
+    encoders: o.Encoders = None,
+    encoder_gpus: o.EncoderGpus = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -67,8 +70,11 @@ def run(
     flags = {
         "keep": keep, "dedup": dedup, "model": model, "on_error": on_error, "check": check, "long_text": long_text,
         "limit": limit, "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,
+        "engine": engine, "address": address, "encoders": encoders,
     }  # fmt: skip
     values |= {key: value for key, value in flags.items() if value}
+    if encoder_gpus is not None:
+        values["encoder_gpus"] = encoder_gpus
     values["device"] = device if device != "auto" else values.get("device", "auto")
     with progress:
         done = api.execute(Recipe.build(values), out, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,7 @@ from clipsieve.cli import options as o
 def score(
     read: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
     model: o.Model = None,
-    out: o.Out = Path("clipsieve-run"),
+    out: o.Out = "clipsieve-run",
     vectors: o.Vectors = False,
     on_error: o.OnError = None,
     long_text: o.LongText = None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from clipsieve.cli import options as o
 
 
 def show(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")] = "clipsieve-run",
     json: o.Json = False,
 ) -> None:
     """Show a run: the funnel, percentiles and a histogram of each score, labels, errors, and how it was made."""

@@ -107,6 +107,10 @@ def finish(run: Run, *, as_json: bool, quiet: bool) -> None:
         out.print_json(json.dumps(result(run)))
     elif not quiet:
         out.print(terminal.funnel_table(run.counts, run.steps))
+        if run.facts.operators:
+            out.print()
+            out.print(terminal.operator_table(run.facts))
+            out.print()
         if run.duplicates:
             out.print(terminal.duplicates_line(run.duplicates), markup=False)
         if run.output is not None:

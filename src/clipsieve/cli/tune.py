@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from clipsieve.cli import options as o
 
 
 def tune(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")] = Path("clipsieve-run"),
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")] = "clipsieve-run",
     keep: Annotated[
         list[str] | None,
         typer.Option("--keep", metavar="RULE", help="All the rules there would be; the run's own when not said."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ LACKING = ("starlette", "uvicorn")
 
 
 def view(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")] = Path("clipsieve-run"),
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")] = "clipsieve-run",
     index: Annotated[
         str | None, typer.Option(metavar="INDEX", help="Search in it: a path, or a clickhouse:// or chdb:// URL.")
     ] = None,

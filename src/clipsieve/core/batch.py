@@ -90,7 +90,7 @@ class Batch:
         cls, rows: Rows, layout: Layout, encoder: Encoder | None = None, long_text: LongText = "truncate"
     ) -> Batch:
         """The batch of a shard's rows, as a reader gives them."""
-        found = parts(rows.table, layout, rows.origins, rows.errors, rows.starts)
+        found = parts(rows.table, layout, rows.origins, rows.errors, rows.starts, rows.kept)
         return cls(table=rows.table, layout=layout, parts=found, encoder=encoder, long_text=long_text)
 
     @classmethod

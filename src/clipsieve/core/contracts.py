@@ -70,13 +70,15 @@ class Rows:
     ``origins`` gives, for each piece, the first row that came from it and its file: relative image paths are
     relative to that file's folder. ``errors`` holds the rows that could not be parsed (their cells are null)
     with the reason, which becomes the row's verdict. ``starts`` holds the first row of each document where ids alone
-    do not tell: rows of equal ids have become neighbours.
+    do not tell: rows of equal ids have become neighbours. ``kept`` is a file of the images by URL among them that were
+    fetched before, where there is one.
     """
 
     table: pa.Table
     origins: tuple[tuple[int, str], ...] = ()
     errors: Mapping[int, str] = field(default_factory=dict)
     starts: Sequence[int] | None = None
+    kept: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

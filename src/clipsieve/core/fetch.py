@@ -17,17 +17,23 @@ import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
 
-from clipsieve.errors import ImageError
+from clipsieve.core.ranges import is_remote, open_stream, read_range, read_whole
+from clipsieve.errors import ImageError, StoreError
+
+if TYPE_CHECKING:
+    from clipsieve.core.urls import FetchPolicy
 
 MAX_BYTES = 256 * 2**20
 """Largest encoded image that is read, in bytes; real photographs stay under a tenth of it."""
 
-_HTTP = re.compile(r"(^|::)https?://", re.IGNORECASE)
+_HTTP = re.compile(r"https?://", re.IGNORECASE)
+_CHAINED_HTTP = re.compile(r"::https?://", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"://[^/?#]*@")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +42,8 @@ class ImageSource:
 
     Exactly one of ``data`` (inline bytes), ``path`` (a file, or a tar with ``member`` or a byte range) and
     ``error`` (why there is nothing to read) leads to the image; ``path`` may also just name inline bytes. ``data`` may
-    share the memory of the row's table.
+    share the memory of the row's table. A URL is fetched as ``policy`` says, and not at all without one; ``kept`` is a
+    file of what was fetched before, see ``core.kept``.
     """
 
     data: bytes | pa.Buffer | None = None
@@ -46,6 +53,13 @@ class ImageSource:
     size: int | None = None
     frame: int = 0
     error: str | None = None
+    policy: FetchPolicy | None = None
+    kept: str | None = None
+
+    @property
+    def by_url(self) -> bool:
+        """Whether it must be fetched from an ``http(s)`` URL."""
+        return self.path is not None and self.data is None and self.error is None and _is_http(self.path)
 
     @property
     def inline(self) -> bytes | None:
@@ -54,10 +68,12 @@ class ImageSource:
 
     @property
     def reference(self) -> str | None:
-        """What a person calls the image: its path, or ``path::member`` inside a tar."""
+        """What a person calls the image: its path, or ``path::member`` inside a tar; a URL without the name and
+        password that may be in it."""
         if self.path is None:
             return self.member
-        return f"{self.path}::{self.member}" if self.member else self.path
+        path = without_credentials(self.path) if "://" in self.path else self.path
+        return f"{path}::{self.member}" if self.member else path
 
     def read(self) -> bytes:
         """The encoded bytes. Raises ``ImageError`` when there are none."""
@@ -67,8 +83,10 @@ class ImageSource:
             return _checked(data)
         if self.path is None:
             raise ImageError("no image: neither bytes nor a path")
-        if _HTTP.search(self.path):
-            raise ImageError("not fetched: images by URL are not supported; download them first")
+        if _is_http(self.path):
+            return _checked(self._read_url(self.path))
+        if _CHAINED_HTTP.search(self.path):
+            raise ImageError("not fetched: a URL within a chain of filesystems; download the file first")
         try:
             return _checked(self._read_file(self.path))
         except FileNotFoundError:
@@ -77,25 +95,59 @@ class ImageSource:
             raise ImageError("not a file: it is a folder") from None
         except PermissionError:
             raise ImageError("unreadable: permission denied") from None
-        except ImageError:
+        except (ImageError, StoreError):  # a store that is down is no fault of the image
             raise
         except Exception as failure:  # each filesystem of fsspec raises its own, and ImportError when it is not there
             raise ImageError(f"unreadable: {_in_words(failure)}") from failure
+
+    def _read_url(self, url: str) -> bytes:
+        from clipsieve.core.kept import read_kept
+        from clipsieve.core.urls import read_url
+
+        if self.policy is None:
+            raise ImageError("not fetched: images by URL are turned off; download them first")
+        if self.member is not None or self.offset is not None:
+            raise ImageError("not fetched: a part of a file by URL; download the file first")
+        known = None if self.kept is None else read_kept(self.kept, url)
+        return read_url(url, self.policy) if known is None else known
 
     def _read_file(self, path: str) -> bytes:
         _check_regular(path)
         start, size = self.offset, self.size
         if self.member is not None and start is None:
             start, size = _member_range(path, self.member)
+        if is_remote(path):
+            return _read_remote(path, start, size)
         with fsspec.open(path, "rb") as file:
             if start is None:
                 return bytes(file.read(MAX_BYTES + 1))
             file.seek(start)
             wanted = MAX_BYTES + 1 if size is None else min(size, MAX_BYTES + 1)
             data = bytes(file.read(wanted))
-        if size is not None and len(data) < wanted:
-            raise ImageError(f"truncated: {len(data)} of {size} bytes at offset {start}")
-        return data
+        return _whole(data, start, size)
+
+
+def _read_remote(path: str, start: int | None, size: int | None) -> bytes:
+    """A file, or a range of one, in a request; its size is not asked for."""
+    if start is None:
+        return read_whole(path, MAX_BYTES + 1)
+    wanted = MAX_BYTES + 1 if size is None else min(size, MAX_BYTES + 1)
+    return _whole(read_range(path, start, start + wanted) if wanted else b"", start, size)
+
+
+def _whole(data: bytes, start: int, size: int | None) -> bytes:
+    if size is not None and len(data) < min(size, MAX_BYTES + 1):
+        raise ImageError(f"truncated: {len(data)} of {size} bytes at offset {start}")
+    return data
+
+
+def _is_http(path: str) -> bool:
+    return _HTTP.match(path) is not None
+
+
+def without_credentials(url: str) -> str:
+    """The URL with ``***`` in place of a name and password in it."""
+    return _CREDENTIALS.sub("://***@", url, count=1)
 
 
 def _check_regular(path: str) -> None:
@@ -125,7 +177,8 @@ def _checked(data: bytes) -> bytes:
 @lru_cache(maxsize=8)
 def _members(path: str, version: tuple[int, int] | None) -> Mapping[str, tuple[int, int]]:
     """Where the members of a tar are; ``version`` tells one file of a path from another."""
-    with fsspec.open(path, "rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    opened = open_stream(path) if is_remote(path) else fsspec.open(path, "rb")
+    with opened as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.fetch import ImageSource, from_cell, from_part
+
+if TYPE_CHECKING:
+    from clipsieve.core.urls import FetchPolicy
 
 LayoutKind: TypeAlias = Literal["captions", "lists", "interleaved"]
 InvalidRows: TypeAlias = Literal["keep", "drop"]
@@ -50,7 +53,8 @@ class Layout:
     ``image``, ``texts`` and ``sample_id`` name columns of ``captions`` and ``lists`` rows (a text column may
     hold a string or a list of strings); interleaved rows have the names of ``INTERLEAVED_SCHEMA``. ``root`` is
     the folder of relative image paths; None means the folder of the file that names them. ``invalid_rows`` says
-    what becomes of interleaved rows of an unknown modality, metadata not at position -1 and content before position 0.
+    what becomes of interleaved rows of an unknown modality, metadata not at position -1 and content before position 0;
+    ``fetch`` how images by URL are fetched, None that they are not.
     """
 
     kind: LayoutKind
@@ -59,6 +63,7 @@ class Layout:
     sample_id: str | None = None
     root: str | None = None
     invalid_rows: InvalidRows = "keep"
+    fetch: FetchPolicy | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,6 +108,13 @@ class Parts:
             surplus=rows if self.surplus is None else rows | self.surplus,
         )
 
+    def fetched(self, policy: FetchPolicy | None, kept: str | None) -> Parts:
+        """The parts with images by URL as ``policy`` says and, where they are there, from the file ``kept``."""
+        return replace(
+            self,
+            images=[replace(image, policy=policy, kept=kept) if image.by_url else image for image in self.images],
+        )
+
 
 def parts(
     table: pa.Table,
@@ -110,14 +122,17 @@ def parts(
     origins: Sequence[tuple[int, str]] = (),
     errors: Mapping[int, str] | None = None,
     starts: Sequence[int] | None = None,
+    kept: str | None = None,
 ) -> Parts:
-    """Finds the parts of whole samples in ``table``; ``origins``, ``errors`` and ``starts`` as in ``Rows``.
+    """Finds the parts of whole samples in ``table``; ``origins``, ``errors``, ``starts`` and ``kept`` as in ``Rows``.
 
     A row that could not be parsed counts as one image that cannot be read.
     """
     if layout.kind == "interleaved":
-        return _interleaved_parts(table, layout, origins, starts)
-    return _row_parts(table, layout, origins, errors or {})
+        found = _interleaved_parts(table, layout, origins, starts)
+    else:
+        found = _row_parts(table, layout, origins, errors or {})
+    return found if layout.fetch is None else found.fetched(layout.fetch, kept)
 
 
 def _row_parts(table: pa.Table, layout: Layout, origins: Sequence[tuple[int, str]], errors: Mapping[int, str]) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -29,6 +29,17 @@ class StageTimes:
             spent = time.perf_counter() - began
             with self._adding:
                 self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Counts time that other processes have spent, by stage."""
+        with self._adding:
+            for stage, spent in seconds.items():
+                self._seconds[stage] = self._seconds.get(stage, 0.0) + spent
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """The seconds of each stage."""
+        return dict(self._seconds)
 
     @property
     def stages(self) -> list[dict[str, str | float]]:

@@ -31,24 +31,25 @@ class Cluster:
     visitors: Numbers
 
 
-def clusters(points: Floats, nearest: int = 1) -> list[Cluster]:
+def clusters(points: Floats, nearest: int = 1, threads: int | None = None) -> list[Cluster]:
     """Each of ``points`` ``(n, dim)`` is a member of one cluster, and visits as many as make ``nearest`` with it."""
-    centres = _centres(points, max(len(points) // SIZE, 1))
+    random = np.random.default_rng(0)
+    count = max(len(points) // SIZE, 1)
+    sample = np.sort(random.choice(len(points), min(SAMPLE * count, len(points)), replace=False))
+    centres = means_of(points[sample], count, random, threads)
     nearest = min(nearest, len(centres))
     # Flattened by columns: first all members, then all visitors for whom a centre is the second nearest, and so on.
-    mine = _nearest(points, centres, nearest).T.ravel()
+    mine = nearest_of(points, centres, nearest, threads).T.ravel()
     ends = np.cumsum(np.bincount(mine, minlength=len(centres)))[:-1]
     places = np.split(np.argsort(mine, kind="stable"), ends)
     return [Cluster(members=of[of < len(points)], visitors=of[of >= len(points)] % len(points)) for of in places]
 
 
-def _centres(points: Floats, count: int) -> Floats:
-    """Directions of means of a sample, by a few rounds of spherical k-means from an arbitrary but fixed start."""
-    random = np.random.default_rng(0)
-    sample = points[np.sort(random.choice(len(points), min(SAMPLE * count, len(points)), replace=False))]
+def means_of(sample: Floats, count: int, random: np.random.Generator, threads: int | None = None) -> Floats:
+    """Directions of ``count`` means of a sample, by a few rounds of spherical k-means from an arbitrary start."""
     centres = _directions(sample[random.choice(len(sample), count, replace=False)])
     for _ in range(ROUNDS):
-        mine = _nearest(sample, centres, 1)[:, 0]
+        mine = nearest_of(sample, centres, 1, threads)[:, 0]
         order = np.argsort(mine, kind="stable")
         begins = np.flatnonzero(np.diff(mine[order], prepend=-1))
         # A centre without points stays where it is.
@@ -56,7 +57,7 @@ def _centres(points: Floats, count: int) -> Floats:
     return centres
 
 
-def _nearest(points: Floats, centres: Floats, count: int) -> npt.NDArray[np.int32]:
+def nearest_of(points: Floats, centres: Floats, count: int, threads: int | None = None) -> npt.NDArray[np.int32]:
     """The ``count`` centres that each point is nearest to, ``(points, count)``, the nearest first."""
     found = np.empty((len(points), count), dtype=np.int32)
 
@@ -69,7 +70,7 @@ def _nearest(points: Floats, centres: Floats, count: int) -> npt.NDArray[np.int3
         order = np.argsort(-np.take_along_axis(cosines, few, axis=1), axis=1)
         found[start : start + ROWS] = np.take_along_axis(few, order, axis=1)
 
-    in_threads(find, range(0, len(points), ROWS))
+    in_threads(find, range(0, len(points), ROWS), threads=threads)
     return found
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from clipsieve.core.layout import Mask
 from clipsieve.core.threads import in_threads
 from clipsieve.dedup.clusters import clusters
 from clipsieve.dedup.neighbours import Neighbours
@@ -48,6 +49,8 @@ def exact(vectors: UnitVectors, found: Neighbours, progress: Progress | None) ->
 
 def approximate(vectors: UnitVectors, found: Neighbours, progress: Progress | None) -> float | None:
     """Offers ``found`` such pairs that meet in a cluster; gives the recall, None where a sample has no link."""
+    if not len(found.classes):
+        return None
     search = Search(vectors, found)
     bounds = sketch(vectors, found.classes.first)
     near = clusters(bounds, NEAREST)
@@ -76,19 +79,33 @@ def _compare(search: Search, pairs: Sequence[tuple[Numbers, Numbers]]) -> None:
 def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
     """Of the links of some images, those whose ends have been connected: removal goes by the links of what is."""
     classes, root = found.classes, found.components.roots()
-    random = np.random.default_rng(0)
-    sample = np.sort(random.choice(classes.wanted, min(SAMPLE, classes.wanted), replace=False))
+    sample = recall_sample(classes.wanted)
     unit = vectors.unit(classes.first[sample])
-    least = np.float32(1 - (found.limit + 0.5) / DECIMALS)
     counts: list[tuple[int, int]] = []
 
     def count(start: int) -> None:
         others = np.arange(start, min(start + BLOCK, len(classes)))
         cosines: Floats = unit @ vectors.unit(classes.first[others]).T
-        linked = (cosines >= least) & (classes.colour[sample][:, None] != classes.colour[others])
-        met = linked & (root[sample][:, None] == root[others])
-        counts.append((int(np.count_nonzero(linked)), int(np.count_nonzero(met))))
+        strangers = classes.colour[sample][:, None] != classes.colour[others]
+        together = root[sample][:, None] == root[others]
+        counts.append(links_met(cosines, found.limit, strangers, together))
 
     in_threads(count, range(0, len(classes), BLOCK))
+    return share(counts)
+
+
+def recall_sample(wanted: int) -> Numbers:
+    """Of so many classes those whose links are counted."""
+    return np.sort(np.random.default_rng(0).choice(wanted, min(SAMPLE, wanted), replace=False))
+
+
+def links_met(cosines: Floats, limit: int, strangers: Mask, together: Mask) -> tuple[int, int]:
+    """How many links there are between classes that may have one, and how many between those that are connected."""
+    linked = (cosines >= np.float32(1 - (limit + 0.5) / DECIMALS)) & strangers
+    return int(np.count_nonzero(linked)), int(np.count_nonzero(linked & together))
+
+
+def share(counts: Iterable[tuple[int, int]]) -> float | None:
+    """Of all links those that were met; None where there are none."""
     links, met = np.sum([(0, 0), *counts], axis=0).tolist()
     return met / links if links else None

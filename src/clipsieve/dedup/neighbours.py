@@ -46,6 +46,10 @@ class Neighbours:
         linked = gaps <= self.limit
         self.components.connect(left[linked], right[linked])
 
+    def take(self, classes: Numbers, gaps: Numbers, ranks: Numbers) -> None:
+        """The nearest image of some ``classes`` among others that somebody else has looked at: its gap and its rank."""
+        np.minimum.at(self.key, classes, gaps * len(self.preference.rank) + ranks)
+
     def nearest(self) -> tuple[Numbers, Numbers]:
         """The nearest image of each image of the input and the gap between them, ``(n,)``; -1 for none."""
         classes, preference = self.classes, self.preference

@@ -38,8 +38,8 @@ def perceptual(
 ) -> Duplicates:
     """Finds images of which another has a hash that differs in at most ``threshold`` bits.
 
-    ``hashes`` ``(n,)`` are uint64, or strings of 16 hexadecimal digits as ``perceptual_hash`` gives them, null where
-    there is none. ``order``, ``units``, ``links`` and ``against`` are those of ``semantic``.
+    ``hashes`` ``(n,)`` are uint64, or strings of 16 hexadecimal digits as ``perceptual_hash`` gives them, null (in
+    Arrow) where there is none. ``order``, ``units``, ``links`` and ``against`` are those of ``semantic``.
     """
     if not 0 <= threshold <= 64:
         raise ValueError(f"threshold is a number of bits from 0 to 64, not {threshold}")
@@ -70,6 +70,8 @@ def _bits(hashes: HashColumn) -> tuple[npt.NDArray[np.uint64], Mask]:
     """The hashes as uint64, ``(n,)``, and which of them are there."""
     if isinstance(hashes, np.ndarray) and hashes.dtype == np.uint64 and hashes.ndim == 1:
         return hashes, np.ones(len(hashes), dtype=bool)
+    if isinstance(hashes, (pa.Array, pa.ChunkedArray)) and pa.types.is_uint64(hashes.type):
+        return hashes.fill_null(0).to_numpy(), hashes.is_valid().to_numpy(zero_copy_only=False)
     texts = hashes.to_pylist() if isinstance(hashes, (pa.Array, pa.ChunkedArray)) else list(hashes)
     there: Mask = np.array([text is not None for text in texts], dtype=bool)
     digits = "".join("0" * DIGITS if text is None else text for text in texts if text is None or _is_hash(text))

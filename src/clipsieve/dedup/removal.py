@@ -40,6 +40,12 @@ def decide(found: Neighbours, gaps: Gaps, links: Links) -> Removal:
     return Removal(removed=removed[:n], group=linked.group()[:n], duplicate_of=linked.duplicate_of(removed)[:n])
 
 
+def linked_classes(found: Neighbours) -> Mask:
+    """Classes with a link, ``(classes,)``: to others, or among their own images."""
+    root = found.components.roots()
+    return found.classes.mixed | (np.bincount(root, minlength=len(root))[root] > 1)
+
+
 class Linked:
     """The images that have a link, ``images``, and their classes by component, ``classes``."""
 
@@ -48,7 +54,7 @@ class Linked:
         self.rank, self.unit, self.n = found.preference.rank, found.preference.unit, found.preference.n
         self.of, self.first = found.classes.of, found.classes.first
         self.root = found.components.roots()
-        linked = found.classes.mixed | (np.bincount(self.root, minlength=len(self.root))[self.root] > 1)
+        linked = linked_classes(found)
         classes = np.flatnonzero(linked)
         self.classes = classes[np.lexsort((self.rank[self.first[classes]], self.root[classes]))]
         self.images = np.flatnonzero((self.of >= 0) & np.append(linked, False)[self.of])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from clipsieve.dedup import methods
 from clipsieve.dedup.classes import Classes
 from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.preference import Preference
-from clipsieve.dedup.removal import check_links, decide
+from clipsieve.dedup.removal import Removal, check_links, decide
 from clipsieve.dedup.result import Duplicates, Links, Progress
 from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
 
@@ -49,21 +49,36 @@ def semantic(
         others = None  # nothing to compare with, or nothing to compare
     elif others.shape[1] != ours.shape[1]:
         raise ValueError(f"vectors have {ours.shape[1]} dimensions, those of against {others.shape[1]}")
-    if not -1 <= threshold <= 1:
-        raise ValueError(f"threshold is a cosine between -1 and 1, not {threshold}")
-    if method not in ("auto", "exact", "approximate"):
-        raise ValueError(f"method is 'auto', 'exact' or 'approximate', not {method!r}")
+    check_threshold(threshold, method)
     check_links(links)
     preference = Preference.of(len(ours), 0 if others is None else len(others), order, units)
 
     rows = UnitVectors(ours, others)
     classes = Classes.build(rows.labels(), preference)
     found = Neighbours(classes, preference, gap_limit(threshold))
-    pairs = classes.wanted * (len(classes) - classes.wanted // 2)
-    quick = method == "approximate" or (method == "auto" and pairs > EXACT_PAIRS)
+    quick = is_quick(classes, method)
     with single_blas():
         recall = (methods.approximate if quick else methods.exact)(rows, found, progress)
         removal = decide(found, lambda a, b: rows.gaps(classes.first[a], classes.first[b]), links)
+    return duplicates(found, removal, recall, quick=quick)
+
+
+def check_threshold(threshold: float, method: Method) -> None:
+    """Raises ``ValueError`` where either is none."""
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"threshold is a cosine between -1 and 1, not {threshold}")
+    if method not in get_args(Method):
+        raise ValueError(f"method is 'auto', 'exact' or 'approximate', not {method!r}")
+
+
+def is_quick(classes: Classes, method: Method) -> bool:
+    """Whether the search is approximate: asked for, or taken because there are many pairs."""
+    pairs = classes.wanted * (len(classes) - classes.wanted // 2)
+    return method == "approximate" or (method == "auto" and pairs > EXACT_PAIRS)
+
+
+def duplicates(found: Neighbours, removal: Removal, recall: float | None, *, quick: bool) -> Duplicates:
+    """What a search has ``found`` and what goes because of it."""
     nearest, gap = found.nearest()
     return Duplicates(
         removed=removal.removed,

@@ -9,14 +9,16 @@ import os
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from clipsieve.core.contracts import Encoder
+    from clipsieve.encoders.transformers import TransformersEncoder
 
-__all__ = ["Precision", "devices", "load", "precision_of"]
+__all__ = ["Precision", "devices", "let_go", "load", "out_of_memory", "precision_of", "use_threads"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 
 
-def load(name: str, *, revision: str | None = None, device: str = "auto", precision: Precision = "auto") -> Encoder:
+def load(
+    name: str, *, revision: str | None = None, device: str = "auto", precision: Precision = "auto"
+) -> TransformersEncoder:
     """The encoder of that name: ``demo`` (bundled), a local model folder, or an id on the Hugging Face hub.
 
     ``revision`` pins a hub model to a branch, a tag or a commit. ``device`` is a torch device, ``auto`` the best there
@@ -47,6 +49,27 @@ def devices() -> list[str]:
     from clipsieve.encoders import transformers
 
     return transformers.devices()
+
+
+def out_of_memory(failure: Exception) -> bool:
+    """Whether a forward pass failed for want of memory, on the device or on this machine."""
+    from clipsieve.encoders import transformers
+
+    return transformers.out_of_memory(failure)
+
+
+def let_go() -> None:
+    """Gives back what torch holds of the device's memory and does not use."""
+    from clipsieve.encoders import transformers
+
+    transformers.let_go()
+
+
+def use_threads(threads: int) -> None:
+    """How many threads of a CPU a forward pass takes, in this process."""
+    from clipsieve.encoders import transformers
+
+    transformers.use_threads(threads)
 
 
 def _let_waiting_threads_sleep() -> None:

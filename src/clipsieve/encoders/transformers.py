@@ -52,7 +52,7 @@ class TransformersEncoder:
     """A loaded model. Its methods may be called from several threads; its attributes are not to be changed.
 
     ``fingerprint`` is the same wherever the same weights, tokenizer, preprocessing and precision are used, under
-    whatever name; ``description`` is for people.
+    whatever name; ``description`` is for people. ``preprocessing`` is all of it that ``prepare`` needs.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TransformersEncoder:
         self.sigmoid: Final = "siglip" in model.config.model_type
 
         self._model = model.to(device=device, dtype=dtype).eval()
-        self._preprocessing = preprocessing
+        self.preprocessing: Final = preprocessing
         self._device = device
         self._dtype = dtype
         self._scale = torch.tensor([preprocessing.scale / std for std in preprocessing.std], device=device)
@@ -95,7 +95,7 @@ class TransformersEncoder:
 
     def prepare(self, rgb: Pixels) -> Pixels:
         """``(h, w, 3)`` uint8 to the model's input size ``(H, W, 3)`` uint8, by the model's own preprocessing."""
-        return self._preprocessing.prepare(rgb)
+        return self.preprocessing.prepare(rgb)
 
     @torch.inference_mode()
     def images(self, prepared: Pixels) -> Vectors:
@@ -190,6 +190,23 @@ def _unit(features: Any) -> Vectors:
     vectors = features if isinstance(features, torch.Tensor) else features.pooler_output
     unit: Vectors = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
     return unit
+
+
+def out_of_memory(failure: Exception) -> bool:
+    """Whether a forward pass failed for want of memory, on the device or on this machine."""
+    # On a CPU torch says so in words only.
+    return isinstance(failure, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(failure)
+
+
+def let_go() -> None:
+    """Gives back what torch holds of the device's memory and does not use."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def use_threads(threads: int) -> None:
+    """How many threads of a CPU a forward pass takes."""
+    torch.set_num_threads(threads)
 
 
 def devices() -> list[str]:

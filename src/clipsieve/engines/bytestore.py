@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import pyarrow as pa
 
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.lazy import LazyBytes
@@ -56,6 +57,21 @@ class ByteStore:
         start, size = self._places[key]
         self._file.seek(start)
         return self._file.read(size)
+
+    def packed(self) -> tuple[bytes, Mapping[tuple[int, int], tuple[int, int]]]:
+        """All that is kept, one after the other, and where each begins and how long it is: ``unpacked`` elsewhere."""
+        self._file.seek(0)
+        return self._file.read(self._end), self._places
+
+    @classmethod
+    def unpacked(cls, data: pa.Buffer, places: Mapping[tuple[int, int], tuple[int, int]]) -> ByteStore:
+        """A store of what was ``packed``, in its memory."""
+        store = cls.__new__(cls)
+        store._file = pa.BufferReader(data)
+        store._places = dict(places)
+        store._end = data.size
+        store._putting = threading.Lock()
+        return store
 
     def close(self) -> None:
         """Frees the memory or the disk."""

@@ -6,10 +6,10 @@ decides depends on its own samples alone, so chunk and batch sizes change nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,10 @@ from clipsieve.errors import CountsError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
-    from clipsieve.core.contracts import Encoder, Filter, Pixels, Scorer, Vectors
+    from clipsieve.core.contracts import Filter, Pixels, Scorer, Vectors
+
+Prepare: TypeAlias = "Callable[[Pixels], Pixels]"
+"""From an RGB image to a model's input, as ``Encoder.prepare`` does it; a model's weights have no part in it."""
 
 MODEL_CHUNK_IMAGES = 64
 """Images a chunk gathers before it is closed: enough for two model batches, few enough to keep model inputs small."""
@@ -66,6 +69,16 @@ class ImageWork:
     data: bytes | None = None
     prepared: Pixels | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Found:
+    """What came of a chunk before the model: small beside its rows, which can be cut into the same chunks again."""
+
+    errors: Mapping[int, str]
+    scores: Mapping[str, Score]
+    encoded: Mask
+    """Which images the model is to see, ``(images,)``."""
 
 
 class Chunk:
@@ -123,17 +136,18 @@ class Chunk:
         if not self.plan.recipe.score_all:
             self._open = self._decide(self.plan.rules[: self.plan.row_rules]).images
 
-    def score_image(self, image: int, encoder: Encoder | None) -> ImageWork:
+    def score_image(self, image: int, prepare: Prepare | None) -> ImageWork:
         """Fetches, decodes and scores one image up to the model's input; its pixels are gone on return.
 
-        Safe to call from several threads for different images.
+        ``prepare`` makes that input, None where there is no model. Safe to call from several threads for different
+        images.
         """
         if self.prior is not None:
-            return self._score_missing(image, encoder)
+            return self._score_missing(image, prepare)
         one = self.batch.one_image(image)
         with self.times.of("fetch"):
             data = one.bytes[0]
-        needs_pixels = self._open[image] and (encoder is not None or self._reads_pixels)
+        needs_pixels = self._open[image] and (prepare is not None or self._reads_pixels)
         with self.times.of("decode"):
             if self.plan.recipe.check == "decode" or needs_pixels:
                 rgb = one.pixels[0]
@@ -152,9 +166,9 @@ class Chunk:
                 return self._failed(one, data)
             if not self.plan.recipe.score_all and not self._passes(stage.rules, image):
                 return ImageWork()
-        return ImageWork(data=_fetched(one, data), prepared=self._prepared(rgb, encoder))
+        return ImageWork(data=_fetched(one, data), prepared=self._prepared(rgb, prepare))
 
-    def _score_missing(self, image: int, encoder: Encoder | None) -> ImageWork:
+    def _score_missing(self, image: int, prepare: Prepare | None) -> ImageWork:
         """Computes what an earlier run left out of one image; one that has all its scores is not read."""
         failed = image in self.errors
         if not (self._open[image] or failed):
@@ -170,10 +184,10 @@ class Chunk:
                 return ImageWork()
         if failed:
             return ImageWork(error=self.errors[image])
-        if encoder is None or not self._lacks_vector[image]:
+        if prepare is None or not self._lacks_vector[image]:
             return ImageWork()
         rgb = one.pixels[0]
-        return self._failed_later(one, was_decoded) if one.errors else ImageWork(prepared=self._prepared(rgb, encoder))
+        return self._failed_later(one, was_decoded) if one.errors else ImageWork(prepared=self._prepared(rgb, prepare))
 
     def _has_pixel_scores(self, image: int) -> bool:
         """Whether an earlier run has looked at the pixels of an image."""
@@ -190,12 +204,12 @@ class Chunk:
             raise no_longer(one.parts.images[0], one.errors[0])
         return self._failed(one, one.bytes[0])
 
-    def _prepared(self, rgb: Pixels | None, encoder: Encoder | None) -> Pixels | None:
+    def _prepared(self, rgb: Pixels | None, prepare: Prepare | None) -> Pixels | None:
         """The model's input, where there is a model and an image."""
-        if encoder is None or rgb is None:
+        if prepare is None or rgb is None:
             return None
         with self.times.of("prepare for the model"):
-            return encoder.prepare(rgb)
+            return prepare(rgb)
 
     @cached_property
     def _lacks_score(self) -> Mask:
@@ -218,8 +232,11 @@ class Chunk:
         kept = self.plan.recipe.on_error == "keep" and data is not None and has_known_format(data)
         return ImageWork(data=_fetched(one, data) if kept else None, error=one.errors[0])
 
-    def accept(self, work: Sequence[ImageWork], encoder: Encoder | None) -> dict[int, Pixels]:
-        """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode."""
+    def accept(self, work: Sequence[ImageWork], *, encodes: bool) -> dict[int, Pixels]:
+        """Takes the work on all images in order, decides what needs no model, and gives the inputs to encode.
+
+        ``encodes`` says whether there is a model at all.
+        """
         self.errors |= {image: done.error for image, done in enumerate(work) if done.error is not None}
         surplus = self.batch.parts.surplus_images
         broken = {image: error for image, error in self.errors.items() if not surplus[image]}
@@ -234,9 +251,23 @@ class Chunk:
         wanted = np.ones(self.batch.images, dtype=bool)
         if not self.plan.recipe.score_all:
             wanted = self._settle(self.plan.early_rules).images
-        if self.known_vectors is not None and encoder is not None:
+        if self.known_vectors is not None and encodes:
             self.encoded = wanted & self._lacks_score & ~np.isnan(self.known_vectors).any(axis=1)
-        return {image: done.prepared for image, done in enumerate(work) if wanted[image] and done.prepared is not None}
+        inputs = {
+            image: done.prepared for image, done in enumerate(work) if wanted[image] and done.prepared is not None
+        }
+        self.encoded[list(inputs)] = True
+        return inputs
+
+    def found(self) -> Found:
+        """What is known of the images by now, to go on elsewhere with the same rows."""
+        return Found(errors=self.errors, scores=self.scores, encoded=self.encoded)
+
+    def resume(self, found: Found) -> None:
+        """Goes on from what was found of these rows elsewhere."""
+        self.errors |= found.errors
+        self.scores = dict(found.scores)
+        self.encoded = found.encoded
 
     def texts(self) -> tuple[list[str], npt.NDArray[np.int64]]:
         """The texts of the samples that have an encoded image, and the sample of each."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Collector:
     """A ``Sink`` for pieces of one table; in the ledger they are one shard."""
 
+    folder = None
     scratch = None
     needs_bytes = False
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Filter, Shard, Vectors, Writer
 from clipsieve.core.decide import Verdicts
@@ -76,6 +77,11 @@ class Sink(Protocol):
     """Where an engine leaves the shards that it has scored, one at a time and in order."""
 
     @property
+    def folder(self) -> RunFolder | None:
+        """The run folder, where there is one."""
+        ...
+
+    @property
     def scratch(self) -> Path | None:
         """The folder for fetched bytes that are too many for memory; None for the system's."""
         ...
@@ -121,9 +127,9 @@ class Output:
     def files(self) -> list[Path]:
         """Those that are there, in the order of their shards."""
         named = output_name(self.prefix)
-        there = self.folder.iterdir() if self.folder.is_dir() else ()
-        found = [(match, path) for path in there if (match := named.match(path.name))]
-        return [path for match, path in sorted(found, key=lambda item: [int(n or 0) for n in item[0].groups()])]
+        found = [match for name in storage.names(self.folder) if (match := named.match(name))]
+        found.sort(key=lambda match: [int(number or 0) for number in match.groups()])
+        return [self.folder / match.string for match in found]
 
     def write(self, shard: int, batch: Batch) -> None:
         """Writes the rows of ``batch``; nothing when there are none."""
@@ -154,9 +160,15 @@ class Committer:
         self.output = output
         self.metadata = {key.encode(): value.encode() for key, value in metadata.items()}
         self.filters = filters
-        self.scratch = folder.path
+        self.scratch = folder.path if storage.is_local(folder.path) else None
         filters_look = any(getattr(one, "needs_bytes", True) for one in filters)
         self.needs_bytes = filters_look or (output is not None and output.needs_bytes)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Those of file systems that it writes to; whoever commits must see the same ones."""
+        written = [self.folder.path, *([self.output.folder] if self.output is not None else [])]
+        return [folder for folder in written if storage.is_local(folder)]
 
     def commit(self, scored: ScoredShard) -> Counts:
         """Commits a shard: to the ledger, or, when a selection over the whole data set follows, to the scores."""

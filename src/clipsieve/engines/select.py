@@ -1,13 +1,17 @@
 """The second pass: rules that need the whole data set judge the survivors of the first, and what stays is written.
 
 ``NAME in top N%`` comes first, near duplicates last, and each sees only the images that everything before it left.
+Shards are read and written wherever the engine has room for it; here the values of a rank are in memory, 8 bytes for
+each image or sample that it judges and 17 more while it is decided, and then 1 byte for each: what was chosen.
+What the search for near duplicates takes is said in ``compared`` and in ``dedup.distributed``.
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,42 +19,49 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsieve.core import storage
 from clipsieve.core.contracts import Reader, Shard
 from clipsieve.core.decide import BoundRule, Verdicts
 from clipsieve.core.layout import Mask
-from clipsieve.core.ledger import Counts
+from clipsieve.core.ledger import Counts, count
 from clipsieve.core.rules import rank_mask
+from clipsieve.core.spread import Spread, in_threads, shares_memory
 from clipsieve.engines.chunk import geometry
 from clipsieve.engines.commit import Committer
-from clipsieve.engines.duplicates import Earlier, Found, find
+from clipsieve.engines.duplicates import Found, FoundFile, find
 from clipsieve.engines.staging import staged
-from clipsieve.engines.survivors import Survivors
+from clipsieve.engines.survivors import Selected, Survivors
+from clipsieve.engines.told import Earlier
+from clipsieve.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from clipsieve.plan import Plan
 
+Values = npt.NDArray[np.float64]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Selection:
-    """What a rule over the whole data set chose among a shard's survivors, ``chosen`` and ``values`` ``(units,)``."""
+    """What a rule over the whole data set chose among a shard's survivors, ``(units,)``; ``edge`` is the last value
+    that is in."""
 
     bound: BoundRule
     chosen: Mask
-    values: npt.NDArray[np.float64]
     edge: float
 
-    def apply(self, verdicts: Verdicts) -> None:
+    def apply(self, verdicts: Verdicts, of: Survivors) -> None:
         """Drops what was not chosen."""
         text = self.bound.rule.text
         if self.bound.unit == "sample":
             out = np.flatnonzero(verdicts.samples & ~self.chosen)
-            verdicts.drop_samples(out, text, self._reasons(out))
+            verdicts.drop_samples(out, text, self._reasons(_values(of, self.bound)[out]))
         else:
             out = np.flatnonzero(verdicts.images & ~verdicts.exempt & ~self.chosen)
-            verdicts.drop_images(out, text, self._reasons(out), whole_sample=self.bound.drop == "sample")
+            reasons = self._reasons(_values(of, self.bound)[out])
+            verdicts.drop_images(out, text, reasons, whole_sample=self.bound.drop == "sample")
 
-    def _reasons(self, units: npt.NDArray[np.int64]) -> list[str]:
-        """Why each of ``units`` is out."""
+    def _reasons(self, values: Values) -> list[str]:
+        """Why units with these ``values`` are out."""
         rank = self.bound.rule.rank
         assert rank is not None
         name, side = self.bound.rule.name, f"{rank.side} {rank.percent:g}%"
@@ -59,72 +70,118 @@ class Selection:
             f"{name} missing: {self.bound.why_missing}"
             if np.isnan(value)
             else f"{name} {value:.5g} not in {side} (cut at {self.edge:.5g}{after * (value == self.edge)})"
-            for value in self.values[units].tolist()
+            for value in values.tolist()
         ]
 
 
 class Selector:
-    """Judges all survivors and commits the shards that are not done yet."""
+    """Judges all survivors and commits the shards that are not done yet, by ``spread``."""
 
-    def __init__(self, committer: Committer, reader: Reader, earlier: Earlier | None = None) -> None:
+    def __init__(
+        self, committer: Committer, reader: Reader, earlier: Earlier | None = None, spread: Spread = in_threads
+    ) -> None:
         self.plan: Plan = committer.plan
         self.folder = committer.folder
         self.committer = committer
         self.reader = reader
         self.earlier = earlier
+        self.spread = spread
 
     def run(
         self, shards: Sequence[Shard], done: set[int], progress: Callable[[int, int], None]
     ) -> Mapping[int, Counts]:
         """Commits the shards that are not in ``done``; ``progress`` hears of the search for near duplicates."""
-        columns = ["image", "sample", "verdict", "error", "sample_verdict"]
-        columns += [bound.rule.name for bound in self.plan.ranks]
-        if self.plan.dedup is not None:
-            columns += ["sample_id", "reference", *filter(None, [self.plan.dedup.column]), *self.plan.dedup.preference]
-        columns = list(dict.fromkeys(columns))
-        found = {
-            shard.number: Survivors.of(self.folder.part_table("scores", shard.number, columns)) for shard in shards
-        }
-        ranked = [self._selections(bound, list(found.values())) for bound in self.plan.ranks]
-        for chosen in ranked:
-            for of, selection in zip(found.values(), chosen, strict=True):
-                of.selections.append(selection)
-        if self.plan.dedup is not None:
-            duplicates = find(self.plan.dedup, self.folder, found, self.earlier, progress)
-            for number, of in found.items():
-                of.selections.append(duplicates[number])
-        return {shard.number: self._commit(shard, found[shard.number]) for shard in shards if shard.number not in done}
+        selected = self._selected([shard.number for shard in shards])
+        ranked = [bound.rule.name for bound in self.plan.ranks]
+        with ExitStack() as opened:
+            found = None
+            if (by := self.plan.dedup) is not None:
+                known = [(shard.number, of) for shard, of in zip(shards, selected, strict=True)]
+                path = find(by, self.folder, known, ranked, self.earlier, self.spread, progress)
+                found = FoundFile(path, opened.enter_context(storage.opened(path)), by, len(shards))
 
-    def _selections(self, bound: BoundRule, found: Sequence[Survivors]) -> list[Selection]:
-        """What a rank chooses over all shards."""
-        values = [_values(of, bound) for of in found]
-        everything = np.concatenate(values)
-        rank = bound.rule.rank
-        assert rank is not None
-        chosen = rank_mask(everything, rank)
-        edge = (np.min if rank.side == "top" else np.max)(everything[chosen]) if chosen.any() else np.nan
-        masks = np.split(chosen, np.cumsum([len(part) for part in values])[:-1])
-        return [
-            Selection(bound=bound, chosen=mask, values=part, edge=float(edge))
-            for mask, part in zip(masks, values, strict=True)
-        ]
+            def judged() -> Iterator[Judged]:
+                for place, (shard, of) in enumerate(zip(shards, selected, strict=True)):
+                    if shard.number not in done:
+                        yield Judged(shard=shard, selections=of, found=found.shard(place) if found else None)
 
-    def _commit(self, shard: Shard, found: Survivors) -> Counts:
-        """Commits a shard to the ledger with what the selections leave, its output first."""
-        scores = self.folder.part_table("scores", shard.number)
-        for selection in found.selections:
-            if isinstance(selection, Found):
-                scores = selection.with_columns(scores, found.image_rows)
-        if not len(found.sample_rows):
-            return self.committer.write_part("ledger", shard.number, scores)
-        images, samples = found.masks()
-        folder = self.folder.staged(shard.number)
-        with staged(folder, self.reader, shard, images, samples, found.errors()) as batch:
-            verdicts = found.verdicts(geometry(batch, pairs=False))
-            table = _updated(scores, found, verdicts)
-            self.committer.write_output(shard.number, batch.kept(verdicts.images, verdicts.samples), table)
-        counts = self.committer.write_part("ledger", shard.number, table)
-        shutil.rmtree(folder, ignore_errors=True)
+            counts = self.spread(Commit(committer=self.committer, reader=self.reader), judged())
+            numbers = [shard.number for shard in shards if shard.number not in done]
+            return dict(zip(numbers, counts, strict=True))
+
+    def _selected(self, numbers: Sequence[int]) -> Sequence[tuple[Selection, ...]]:
+        """What the ranks choose of each shard; all of them judge the same units."""
+        if not self.plan.ranks:
+            return [()] * len(numbers)
+        reading = self.spread
+        if shares_memory(reading):
+            reading = partial(in_threads, threads=storage.threads(self.folder.path))
+        values = list(reading(ReadValues(folder=self.folder, ranks=self.plan.ranks), numbers))
+        ends = [np.cumsum([len(of[place]) for of in values])[:-1] for place in range(len(self.plan.ranks))]
+        chosen = []
+        for place, bound in enumerate(self.plan.ranks):
+            everything = np.concatenate([of.pop(0) for of in values])
+            chosen.append(_choose(bound, everything, ends[place]))
+        return list(zip(*chosen, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadValues:
+    """Work: the values of a shard's survivors that each of ``ranks`` judges."""
+
+    folder: RunFolder
+    ranks: tuple[BoundRule, ...]
+
+    def __call__(self, shard: int) -> list[Values]:
+        columns = ["image", "sample", "verdict", "error", "sample_verdict", *(bound.rule.name for bound in self.ranks)]
+        found = Survivors.of(self.folder.part_table("scores", shard, list(dict.fromkeys(columns))))
+        return [_values(found, bound) for bound in self.ranks]
+
+
+def _choose(bound: BoundRule, values: Values, ends: npt.NDArray[np.int64]) -> list[Selection]:
+    """What a rank chooses among the ``values`` of all shards, which end at ``ends``."""
+    rank = bound.rule.rank
+    assert rank is not None
+    chosen = rank_mask(values, rank)
+    edge = (np.min if rank.side == "top" else np.max)(values[chosen]) if chosen.any() else np.nan
+    return [Selection(bound=bound, chosen=mask, edge=float(edge)) for mask in np.split(chosen, ends)]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """A shard, what the ranks chose of it, and what was found for it, where near duplicates are sought."""
+
+    shard: Shard
+    selections: Sequence[Selection]
+    found: Found | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """Work: commits a shard to the ledger with what the selections leave, its output first."""
+
+    committer: Committer
+    reader: Reader
+
+    def __call__(self, judged: Judged) -> Counts:
+        committer, number = self.committer, judged.shard.number
+        if storage.exists(committer.folder.part("ledger", number)):
+            return count(committer.folder.part_table("ledger", number))  # by an attempt that died while it cleaned up
+        scores = committer.folder.part_table("scores", number)
+        of, selections = Survivors.of(scores), list[Selected](judged.selections)
+        if judged.found is not None:
+            selections.append(judged.found)
+            scores = judged.found.with_columns(scores, of.image_rows[of.compared(judged.selections)])
+        if not len(of.sample_rows):
+            return committer.write_part("ledger", number, scores)
+        images, samples = of.masks()
+        folder = committer.folder.staged(number)
+        with staged(folder, self.reader, judged.shard, images, samples, of.errors()) as batch:
+            verdicts = of.verdicts(selections, geometry(batch, pairs=False))
+            table = _updated(scores, of, verdicts)
+            committer.write_output(number, batch.kept(verdicts.images, verdicts.samples), table)
+        counts = committer.write_part("ledger", number, table)
+        storage.remove(folder)
         return counts
 
 

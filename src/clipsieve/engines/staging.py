@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 
+from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Rows
 from clipsieve.core.layout import Mask
 from clipsieve.engines.bytestore import FileBytes
 from clipsieve.engines.reread import SourceBytes
-from clipsieve.runfolder import atomic, write_table
+from clipsieve.runfolder import atomic, read_table, write_table
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Reader, Shard
@@ -54,20 +54,20 @@ def staged(
 
     ``images`` and ``samples`` mark them among those of the source, ``errors`` says which of them failed and why.
     """
-    if not (folder / "staged.json").exists():
+    if not storage.exists(folder / "staged.json"):
         kept = Batch.from_rows(reader.read(shard), reader.layout).kept(images, samples)
         kept.errors = dict(errors)
         kept.bytes = SourceBytes(kept.parts.images, errors)
         yield kept
         return
-    about = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
+    about = json.loads(storage.read(folder / "staged.json"))
     unparsed = {int(row): error for row, error in about["unparsed"].items()}
-    rows = Rows(table=pq.read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
+    rows = Rows(table=read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
     kept = Batch.from_rows(rows, reader.layout)
     kept.errors = dict(errors)
     if not about["sizes"]:
         yield kept
         return
-    with open(folder / "bytes", "rb") as file:
+    with storage.streamed(folder / "bytes") as file:
         kept.bytes = FileBytes(file, about["sizes"], kept.parts.images)
         yield kept

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,9 +16,9 @@ from clipsieve.core.layout import Mask
 
 
 class Selected(Protocol):
-    """What a selection over the whole data set says of one shard."""
+    """What a selection over the whole data set says of one shard; it can be pickled."""
 
-    def apply(self, verdicts: Verdicts) -> None:
+    def apply(self, verdicts: Verdicts, of: Survivors) -> None:
         """Drops what was not selected, with its reasons."""
         ...
 
@@ -26,14 +27,13 @@ class Selected(Protocol):
 class Survivors:
     """What the first pass kept of a shard: its images by their rows in the ledger part, and its samples.
 
-    ``table`` is the part, with the columns that a selection reads; ``selections`` are those made so far.
+    ``table`` is the part, with the columns that a selection reads.
     """
 
     table: pa.Table
     image_rows: npt.NDArray[np.int64]
     sample_rows: npt.NDArray[np.int64]
     image_samples: npt.NDArray[np.int64]
-    selections: list[Selected] = field(default_factory=list)
 
     @classmethod
     def of(cls, table: pa.Table) -> Survivors:
@@ -65,8 +65,8 @@ class Survivors:
         found = self.table["error"].take(pa.array(self.image_rows)).to_pylist()
         return {image: error for image, error in enumerate(found) if error is not None}
 
-    def verdicts(self, has: Geometry | None = None) -> Verdicts:
-        """The state after the selections made so far; without ``has``, that of the images alone."""
+    def verdicts(self, selections: Iterable[Selected], has: Geometry | None = None) -> Verdicts:
+        """The state after some selections; without ``has``, that of the images alone."""
         samples = len(self.sample_rows)
         bare = Geometry(
             samples=samples,
@@ -76,6 +76,11 @@ class Survivors:
         )
         verdicts = Verdicts(has or bare)
         verdicts.exempt[list(self.errors())] = True
-        for selection in self.selections:
-            selection.apply(verdicts)
+        for selection in selections:
+            selection.apply(verdicts, self)
         return verdicts
+
+    def compared(self, selections: Iterable[Selected]) -> npt.NDArray[np.int64]:
+        """Which of the images are looked at for near duplicates: those that stay, unless they failed."""
+        state = self.verdicts(selections)
+        return np.flatnonzero(state.images & ~state.exempt)

@@ -177,7 +177,7 @@ class Index:
         if self._model is None or isinstance(self._model, str):
             name, revision = (self._model, None) if self._model else (self.about.model, self.about.revision)
             precision = encoders.precision_of(self.fingerprint)
-            loaded = encoders.load(name, revision=revision, device=self._device, precision=precision)
+            loaded: Encoder = encoders.load(name, revision=revision, device=self._device, precision=precision)
         else:
             name, loaded = "the given model", self._model
         if loaded.fingerprint != self.fingerprint:

@@ -10,12 +10,12 @@ from datetime import timedelta
 from functools import reduce
 from operator import and_, eq, ge, gt, le, lt, ne
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 
 from clipsieve.core.contracts import Vectors
-from clipsieve.core.lock import locked
+from clipsieve.core.lock import Lock, locked
 from clipsieve.core.rules import Rule
 from clipsieve.errors import ClipsieveError, IndexStoreError
 
@@ -47,7 +47,7 @@ class LanceStore:
         self.title = str(path)
         self._path = path
         self._opened: Any = None
-        self._lock: BinaryIO | None = None
+        self._lock: Lock | None = None
 
     def about(self) -> str | None:
         table = self._path / f"{TABLE}.lance"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from clipsieve.core.layout import InvalidRows, LayoutKind
+from clipsieve.core.urls import FetchPolicy
 from clipsieve.errors import SourceError, UsageError
 from clipsieve.readers.csv import CommaSeparated
 from clipsieve.readers.files import Listing, extension, find
@@ -69,14 +70,15 @@ def open_source(
     types: Mapping[str, pa.DataType] | None = None,
     shard_rows: int = 1024,
     shard_bytes: int = 64 * 2**20,
+    fetch: FetchPolicy | None = None,
 ) -> OpenedSource:
     """Opens a file, brace glob, glob or folder, or several, anywhere that fsspec reaches.
 
     Files are read in the order of ``path``, those of a glob or folder in the order of their names, none twice.
-    ``root`` is the folder of relative image paths, by default that of the file that names them; ``invalid_rows`` as in
-    ``Layout``. Of documents ``fields`` are the columns to pass through beside those of ``INTERLEAVED_SCHEMA`` (None:
-    all), and ``types`` those of some columns, null where the source lacks one. A shard holds
-    at most ``shard_rows`` rows and about ``shard_bytes`` bytes, unless a single sample is larger.
+    ``root`` is the folder of relative image paths, by default that of the file that names them; ``invalid_rows`` and
+    ``fetch`` as in ``Layout``. Of documents ``fields`` are the columns to pass through beside those of
+    ``INTERLEAVED_SCHEMA`` (None: all), and ``types`` those of some columns, null where the source lacks one. A shard
+    holds at most ``shard_rows`` rows and about ``shard_bytes`` bytes, unless a single sample is larger.
 
     Raises ``SourceError`` for what cannot be found or read, ``ColumnError`` for columns that are not there and
     ``UsageError`` for an unknown format.
@@ -108,6 +110,7 @@ def open_source(
             fields=None if fields is None else tuple(fields),
             types=types or {},
             limits=Limits(rows=shard_rows, bytes=shard_bytes),
+            fetch=fetch,
         )
     )
 

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -19,6 +20,9 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.contracts import SourceFile
+from clipsieve.core.ranges import filesystem as filesystem_of
+from clipsieve.core.ranges import is_http, is_remote, open_remote, open_stream, protocol
+from clipsieve.core.retry import retrying
 from clipsieve.errors import ClipsieveError, SourceError
 from clipsieve.readers.images import is_image
 
@@ -54,7 +58,9 @@ def reading(path: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file or folder; check the path") from None
-    except PermissionError:
+    except PermissionError as failure:
+        if protocol(path):
+            raise SourceError(f"{path}: {failure.strerror}; check what the credentials may read") from None
         raise SourceError(f"{path}: permission denied; make it readable for this user") from None
     except (OSError, EOFError, ImportError, ValueError, pa.ArrowException) as failure:
         raise SourceError(f"{path}: cannot be read: {' '.join(str(failure).split())}") from failure
@@ -66,18 +72,23 @@ def find(path: str) -> Listing:
     Raises ``SourceError`` when there is nothing, or when a folder cannot be read.
     """
     with reading(path):
-        filesystem, root = fsspec.core.url_to_fs(path)
-        if filesystem.isdir(root):
+        filesystem, root = filesystem_of(path)
+        if protocol(path):
+            # Files may have come since the store was last asked.
+            filesystem.invalidate_cache(_MAGIC.split(root)[0])
+        if _is_folder(filesystem, root, path):
             return Listing(path=path, files=tuple(_walk(filesystem, root)), folder=_spelled(filesystem, root))
-        if filesystem.exists(root):
-            info = _followed(filesystem.info(root))
+        if (there := _info(filesystem, root, path)) is not None:
+            info = _followed(there)
             if info["type"] == "other":
                 raise SourceError(f"{path}: a pipe, socket or device; write its data to a file first")
             return Listing(path=path, files=(_source_file(filesystem, info),))
     found: dict[str, SourceFile] = {}
     for pattern in braces(path):
         with reading(pattern):
-            matched = list(_matches(filesystem, filesystem._strip_protocol(pattern)))
+            name = filesystem._strip_protocol(pattern)
+            look = partial(_matched, filesystem, name)
+            matched = retrying(pattern, look) if protocol(path) else look()
         if not matched:
             raise SourceError(f"{pattern}: no matching files; check the path, and quote a glob on the command line")
         found |= {file.path: file for file in matched}
@@ -100,6 +111,27 @@ def braces(pattern: str) -> list[str]:
     return [expanded for choice in choices for expanded in braces(head + choice + tail)]
 
 
+def _info(filesystem: Any, root: str, path: str) -> dict[str, Any] | None:
+    """What is to be known of a file; None where there is none."""
+    if not protocol(path):
+        return dict(filesystem.info(root)) if filesystem.exists(root) else None
+    try:
+        return dict(retrying(path, lambda: filesystem.info(root)))
+    except FileNotFoundError:
+        return None
+
+
+def _is_folder(filesystem: Any, root: str, path: str) -> bool:
+    # A web server has no folders, and would send the whole file to be searched for links.
+    if is_http(path) and not path.endswith("/"):
+        return False
+    return bool(retrying(path, lambda: filesystem.isdir(root)) if protocol(path) else filesystem.isdir(root))
+
+
+def _matched(filesystem: Any, pattern: str) -> list[SourceFile]:
+    return list(_matches(filesystem, pattern))
+
+
 def _matches(filesystem: Any, pattern: str) -> Iterator[SourceFile]:
     if not _MAGIC.search(pattern):
         if filesystem.isfile(pattern):
@@ -119,7 +151,7 @@ def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
     found, folders, seen = [], [root], {os.path.realpath(root) if local else root}
     while folders:
         folder = folders.pop()
-        listed = filesystem.ls(folder, detail=True)
+        listed = filesystem.ls(folder, detail=True) if local else _listed(filesystem, folder)
         if folder != root and {info["name"].rpartition("/")[2] for info in listed} >= _OF_RUNS:
             continue
         for info in map(_followed, listed):
@@ -134,6 +166,10 @@ def _walk(filesystem: Any, root: str) -> Iterator[SourceFile]:
             elif _is_listed(info):
                 found.append(info)
     yield from (_source_file(filesystem, info) for info in sorted(found, key=lambda info: str(info["name"])))
+
+
+def _listed(filesystem: Any, folder: str) -> list[dict[str, Any]]:
+    return list(retrying(str(filesystem.unstrip_protocol(folder)), lambda: filesystem.ls(folder, detail=True)))
 
 
 def _followed(info: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +221,13 @@ def open_file(path: str) -> BinaryIO:
     with reading(path):
         if codec := compression(path):
             return io.BufferedReader(_Decompressed(path, codec), buffer_size=2**18)
-        return cast(BinaryIO, fsspec.open(path, "rb").open())
+        return cast(BinaryIO, open_stream(path) if is_remote(path) else fsspec.open(path, "rb").open())
+
+
+def open_columns(path: str) -> BinaryIO:
+    """Opens a file of which some stretches are read, here and there; a remote one without anything between them."""
+    with reading(path):
+        return open_remote(path) if is_remote(path) else cast(BinaryIO, fsspec.open(path, "rb").open())
 
 
 class _Decompressed(io.RawIOBase):
@@ -197,7 +239,7 @@ class _Decompressed(io.RawIOBase):
         self._open()
 
     def _open(self) -> None:
-        self._outer = fsspec.open(self._path, "rb").open()
+        self._outer = open_stream(self._path) if is_remote(self._path) else fsspec.open(self._path, "rb").open()
         self._inner = pa.CompressedInputStream(self._outer, self._codec)
         self._position = 0
 

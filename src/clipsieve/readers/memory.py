@@ -22,6 +22,7 @@ from clipsieve.core.contracts import Piece, Rows, Shard, SourceCounts, SourceFil
 from clipsieve.core.decode import check_rgb, to_rgb
 from clipsieve.core.layout import InvalidRows, LayoutKind, sample_runs
 from clipsieve.core.spread import Spread, in_threads
+from clipsieve.core.urls import FetchPolicy
 from clipsieve.errors import ColumnError, ImageError, UsageError
 from clipsieve.readers.infer import IMAGE_NAMES, Columns, in_words, is_list
 from clipsieve.readers.shards import Limits, grouped
@@ -50,12 +51,13 @@ class Memory:
         layout: LayoutKind | None,
         root: str | None,
         invalid_rows: InvalidRows,
+        fetch: FetchPolicy | None = None,
     ) -> None:
         self._pictures: dict[str, Sequence[Any]] = {}
         _check_table(source)
         self._table = source if isinstance(source, pa.Table) else self._arrow(source, columns.image, layout)
         request = Source(
-            name=NAME, files=(), columns=columns, layout=layout, root=root or "", invalid_rows=invalid_rows
+            name=NAME, files=(), columns=columns, layout=layout, root=root or "", invalid_rows=invalid_rows, fetch=fetch
         )
         self.layout = request.infer(self._table.schema)
         self.order: npt.NDArray[np.int64] = np.arange(self._table.num_rows, dtype=np.int64)

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,15 +18,19 @@ import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Rows, Shard, SourceCounts, SourceFile
 from clipsieve.core.layout import sample_runs
+from clipsieve.core.ranges import is_remote
 from clipsieve.core.spread import Spread, in_threads
 from clipsieve.errors import SourceError
-from clipsieve.readers.files import reading
+from clipsieve.readers.files import open_columns, reading
 from clipsieve.readers.infer import is_list
 from clipsieve.readers.shards import NO_ITEMS, Cut, Items, Limits, Neighbours, grouped, shards, stable_hash
 from clipsieve.readers.source import Source
 from clipsieve.readers.tables import conformed, sorted_by_position
 
 _READ_BUFFER = 2**20
+_REMOTE_BUFFER = 4 * 2**20
+"""Bytes of a column that are read at a time: more from a store, where every request takes its time."""
+
 _BATCHES_OF_SHARD = 8
 """A shard is put together from batches of about this part of its bytes, so that little is decoded beyond it."""
 _COLUMN_ROWS = 2**16
@@ -155,7 +158,7 @@ class Parquet:
         return SourceCounts(samples=samples, images=images)
 
     def _count_rows(self, path: str) -> SourceCounts:
-        with reading(path), fsspec.open(path, "rb") as file:
+        with reading(path), open_columns(path) as file:
             rows = int(pq.read_metadata(file).num_rows)
         if self.layout.kind == "captions":
             return SourceCounts(samples=rows, images=rows)
@@ -179,9 +182,9 @@ class _Cursor:
         self.row = int(footer.rows[:group].sum())
         mean = max(1, int(footer.sizes.sum()) // max(1, int(footer.rows.sum())))
         with reading(path):
-            self._file = fsspec.open(path, "rb").open()
+            self._file = open_columns(path)
             # Buffered and not read ahead: a column chunk comes in by the page, not as a whole.
-            parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=_READ_BUFFER)
+            parquet = pq.ParquetFile(self._file, pre_buffer=False, buffer_size=_buffer(path))
             self._batches = parquet.iter_batches(
                 batch_size=max(1, min(limits.rows, limits.bytes // _BATCHES_OF_SHARD // mean)),
                 row_groups=range(group, len(footer.rows)),
@@ -265,9 +268,13 @@ def _runs(path: str) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
         row += batch.num_rows
 
 
+def _buffer(path: str) -> int:
+    return _REMOTE_BUFFER if is_remote(path) else _READ_BUFFER
+
+
 def _stream(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    with reading(path), fsspec.open(path, "rb") as file:
-        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BUFFER)
+    with reading(path), open_columns(path) as file:
+        parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=_buffer(path))
         batches = parquet.iter_batches(batch_size=_COLUMN_ROWS, columns=list(columns))
         yield from (batch for batch in batches if batch.num_rows)
 
@@ -275,7 +282,7 @@ def _stream(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 def _footer(path: str) -> _Footer:
     with reading(path):
         try:
-            with fsspec.open(path, "rb") as file:
+            with open_columns(path) as file:
                 parquet = pq.ParquetFile(file)
                 groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
                 schema = parquet.schema_arrow

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from clipsieve.core.contracts import Reader, SourceFile
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, InvalidRows, Layout, LayoutKind
+from clipsieve.core.urls import FetchPolicy
 from clipsieve.errors import ColumnError, SourceError
 from clipsieve.readers.infer import Columns, check_column, in_words, infer_layout
 from clipsieve.readers.shards import Limits
@@ -21,7 +22,7 @@ class Source:
     """Files to read, in order, and what the user has said about them.
 
     ``folders`` holds the folders among the paths that were asked for; ``name`` is how messages call the source.
-    ``fields`` and ``types`` are those of documents' columns, see ``open_source``.
+    ``fields`` and ``types`` are those of documents' columns, see ``open_source``; ``fetch`` is as in ``Layout``.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Source:
     fields: tuple[str, ...] | None = None
     types: Mapping[str, pa.DataType] = field(default_factory=dict)
     limits: Limits = Limits()
+    fetch: FetchPolicy | None = None
 
     @property
     def paths(self) -> list[str]:
@@ -46,7 +48,7 @@ class Source:
         own = {"fields": self.fields is not None, "types": self.types, "invalid_rows": self.invalid_rows == "drop"}
         if layout.kind != "interleaved" and (said := [name for name, value in own.items() if value]):
             raise ColumnError(f"{self.name}: {', '.join(said)} of documents only, and these are {layout.kind} rows")
-        return replace(layout, invalid_rows=self.invalid_rows)
+        return replace(layout, invalid_rows=self.invalid_rows, fetch=self.fetch)
 
     def documents(self, schema: pa.Schema) -> pa.Schema:
         """The columns of interleaved documents as they are read, of a source with those of ``schema``.

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import yaml
 
+from clipsieve.core import storage
 from clipsieve.core.ledger import Counts
 from clipsieve.core.text import without_password
+from clipsieve.engines.usage import Usage, advice
 from clipsieve.plan import Plan
 from clipsieve.report.words import plural
 
@@ -44,13 +45,13 @@ class Facts:
     @property
     def title(self) -> str:
         """What the folder is called, from wherever one looks at it."""
-        return Path(self.name).resolve().name
+        return storage.place(self.name).resolve().name
 
     @property
     def finished(self) -> str | None:
         """When the last command of the run ended, in UTC; None when that is not known."""
         with suppress(OSError):
-            ended = (Path(self.name) / "summary.json").stat().st_mtime
+            ended = (storage.place(self.name) / "summary.json").stat().st_mtime
             return f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M} UTC"
         return None
 
@@ -101,6 +102,16 @@ class Facts:
     def stages(self) -> list[tuple[str, float]]:
         """How long each stage took, in seconds summed over the threads; empty where it was not measured."""
         return [(str(stage["stage"]), float(stage["seconds"])) for stage in self.summary.get("stages", ())]
+
+    @property
+    def operators(self) -> list[Usage]:
+        """How busy the parts of a cluster were; empty for a run on one machine."""
+        return [Usage(**one) for one in self.summary.get("operators", ())]
+
+    @property
+    def advice(self) -> str:
+        """What to add to a cluster to go faster."""
+        return advice(self.operators)
 
     @property
     def timed(self) -> str:

@@ -20,6 +20,7 @@ def plain_values(facts: Facts) -> dict[str, Any]:
         "close_calls": close_calls(facts.ledger, facts.plan),
         "labels": [dataclasses.asdict(one) for one in shares(by_label(facts.ledger))] if labelled else None,
         "stages": dict(facts.stages),
+        "operators": [dataclasses.asdict(one) for one in facts.operators],
         "timed_images": facts.summary.get("timed_images"),
         "model": facts.plan.recipe.model if facts.executed.get("encoder") else None,
         "encoder": facts.executed.get("encoder"),

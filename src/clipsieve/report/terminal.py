@@ -134,6 +134,20 @@ def stage_table(facts: Facts) -> RenderableType:
     return table
 
 
+def operator_table(facts: Facts) -> RenderableType:
+    """How busy the parts of a cluster were, and what to add to go faster."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("operator", no_wrap=True)
+    for name in ("shards", "busy", "waited a shard", "workers", "used"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in facts.operators:
+        waited = "" if one.waited is None else duration(one.waited)
+        table.add_row(
+            one.operator, f"{one.shards:,}", duration(one.busy), waited, f"{one.workers:,}", f"{one.used:.0%}"
+        )
+    return Group(table, Text(facts.advice))
+
+
 def duplicates_line(about: Mapping[str, Any]) -> str:
     """How near duplicates were searched and what was found, in one line."""
     return f"dedup   {duplicates(about)}"
@@ -157,6 +171,8 @@ def show(console: Console, facts: Facts) -> None:
         blocks.append(error_table(error_kinds(facts.ledger, 1)))
     if facts.stages:
         blocks.append(stage_table(facts))
+    if facts.operators:
+        blocks.append(operator_table(facts))
     for block in (*blocks, about_table(facts.about)):
         console.print()
         console.print(block)

@@ -26,7 +26,7 @@ def about(view: View) -> dict[str, Any]:
     words = [_labels(view, name) for name in view.tuning.scores if _is_text(view, name)]
     return {
         "key": view.key,
-        "name": printable("/".join(run.path.resolve().parts[-2:]).lstrip("/")),
+        "name": printable("/".join(part.strip("/") for part in run.path.resolve().parts[-2:]).lstrip("/")),
         "rows": view.rows,
         "images": int(view.past.is_image.sum()),
         "model": printable(run.recipe.model) if run.executed.get("encoder") else None,

@@ -11,6 +11,7 @@ from threading import Lock, Thread
 from typing import Any, Literal
 
 from clipsieve.api.runs import Run
+from clipsieve.core import storage
 from clipsieve.core.text import printable
 from clipsieve.errors import ClipsieveError, UsageError
 from clipsieve.recipe import Keep
@@ -97,7 +98,7 @@ class Applying:
         """A name for the new run folder that is free."""
         stem = f"{self._run.path.resolve().name}-apply"
         number = 1
-        while os.path.lexists(self._place(name := stem if number == 1 else f"{stem}-{number}")):
+        while _taken(self._place(name := stem if number == 1 else f"{stem}-{number}")):
             number += 1
         return name
 
@@ -107,7 +108,7 @@ class Applying:
             if self._job is not None and self._job.state == "running":
                 raise UsageError(f"{self._job.name} is being written; wait until it is done")
             out = self._place(asked.name)
-            if os.path.lexists(out):
+            if _taken(out):
                 raise UsageError(f"{asked.name} is there already{_go_on(out)}; choose another name")
             self._asked, self._job = asked, (job := Job(name=asked.name))
         # A daemon: who stops the server need not wait long, and the same command goes on with what is committed.
@@ -156,9 +157,13 @@ class Applying:
         job.state = state
 
 
+def _taken(out: Path) -> bool:
+    return os.path.lexists(out) if storage.is_local(out) else storage.exists(out)
+
+
 def _go_on(out: Path) -> str:
     """What to add about a folder whose name is taken when it is a run that is not finished."""
-    if not (out / "shards.json").exists() or (out / "summary.json").exists():
+    if not storage.exists(out / "shards.json") or storage.exists(out / "summary.json"):
         return ""
     begun = Run.open(out)
     if source := begun.executed.get("scores_of"):

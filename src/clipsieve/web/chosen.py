@@ -11,7 +11,7 @@ import yaml
 
 from clipsieve.api.tuning import Tuning
 from clipsieve.core.text import printable, without_password
-from clipsieve.recipe import Keep
+from clipsieve.recipe import OF_SPEED, Keep
 from clipsieve.web.questions import Rules
 
 
@@ -23,9 +23,7 @@ def recipe_text(tuning: Tuning, asked: Rules) -> str:
     """
     plan = tuning.planned(asked.values)
     recipe = plan.recipe
-    values: dict[str, Any] = recipe.model_dump(
-        mode="json", exclude_defaults=True, exclude={"keep", "write", "device", "batch_size", "workers"}
-    )
+    values: dict[str, Any] = recipe.model_dump(mode="json", exclude_defaults=True, exclude={"keep", "write", *OF_SPEED})
     read = values["read"]
     read["path"] = [without_password(path) for path in read["path"]]
     read["path"] = read["path"][0] if len(read["path"]) == 1 else read["path"]

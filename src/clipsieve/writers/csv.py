@@ -6,6 +6,7 @@ Lists of images are refused: no reader of CSV knows them from text.
 from __future__ import annotations
 
 import csv
+import io
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.layout import LayoutKind
+from clipsieve.core.storage import streamed
 from clipsieve.writers.cells import dump, json_column, visible
 
 # The standard library's writer leaves a lone carriage return bare when lines end in \n, which no reader forgives.
@@ -42,9 +44,9 @@ class CsvWriter:
     def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
         """The header once, then the lines of all files."""
         for number, part in enumerate(parts):
-            with open(part, encoding="utf-8", newline="") as rows:
-                header = _line(next(csv.reader(rows)))
-            with open(part, "rb") as stored:
+            with streamed(part) as stored:
+                header = _line(next(csv.reader(io.TextIOWrapper(stored, encoding="utf-8", newline=""))))
+            with streamed(part) as stored:
                 stored.seek(len(header) if number else 0)
                 shutil.copyfileobj(stored, file)
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import LINE
 from clipsieve.core.layout import Layout, LayoutKind
+from clipsieve.core.storage import streamed
 from clipsieve.writers.cells import dump, is_score, json_rows, parsed, plain
 
 
@@ -35,7 +36,7 @@ class JsonlWriter:
     def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
         """The lines of all files."""
         for part in parts:
-            with open(part, "rb") as stored:
+            with streamed(part) as stored:
                 shutil.copyfileobj(stored, file)
 
 

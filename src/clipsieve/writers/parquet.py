@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from clipsieve.core.batch import Batch
 from clipsieve.core.layout import LayoutKind
+from clipsieve.core.storage import opened
 from clipsieve.writers.cells import visible
 
 ROW_GROUP_BYTES = 64 * 2**20
@@ -35,9 +36,13 @@ class ParquetWriter:
 
     def join(self, parts: Sequence[Path], file: BinaryIO) -> None:
         """The row groups of all files; without files, a table without columns."""
-        schema = pq.read_schema(parts[0]) if parts else pa.schema([])
+        schema = pa.schema([])
+        for part in parts[:1]:
+            with opened(part) as stored:
+                schema = pq.read_schema(stored)
         with pq.ParquetWriter(file, schema, compression="zstd") as whole:
             for part in parts:
-                stored = pq.ParquetFile(part)
-                for group in range(stored.num_row_groups):
-                    whole.write_table(stored.read_row_group(group))
+                with opened(part) as stored:
+                    table = pq.ParquetFile(stored)
+                    for group in range(table.num_row_groups):
+                        whole.write_table(table.read_row_group(group))

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from clipsieve.core.storage import is_local
 from clipsieve.errors import OutputError, RecipeError
 from clipsieve.runfolder import OWN_FOLDERS, TEMPORARY, remedy
 
@@ -31,7 +32,7 @@ def check_place(format: str, path: str, suffix: str, run: Path) -> Path:
         raise RecipeError(f"--to {format}:{path}: this is a folder, such as {example}; end its name in /")
     place = Path(path)
     whole, own = place.resolve(), run.resolve()
-    if any(whole.is_relative_to(own / name) for name in OWN_FOLDERS):
+    if is_local(run) and any(whole.is_relative_to(own / name) for name in OWN_FOLDERS):
         raise OutputError(f"{path} is the run folder's own; choose another path for the export")
     check_free(place)
     return place

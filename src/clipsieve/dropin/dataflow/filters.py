@@ -104,6 +104,7 @@ class ImageClipFilter:
             layout="captions",
             columns={"image": "image", "text": "caption"},
             encoder=self.encoder,
+            fetch=False,
             **options,
         )
 
@@ -160,6 +161,7 @@ class ImageDeduplicateFilter:
             columns={"image": "image"},
             encoder=self.encoder,
             vectors=True,
+            fetch=False,
             batch_size=self.batch_size,
         )
         _warn_of_failures(curated.ledger, "are left out")

@@ -131,7 +131,8 @@ class Fused:
         model = dict(zip(("model", "device"), self.model or (), strict=False))
         # A filter that looks at no image has nothing against a broken one.
         errors = {"on_error": "drop"} if self.reads_images else {"on_error": "keep", "check": "header"}
-        return {"keep": [stage.rule for stage in self.stages if stage.rule], "scores": scores, **model, **errors}
+        keep = [stage.rule for stage in self.stages if stage.rule]
+        return {"keep": keep, "scores": scores, "fetch": False, **model, **errors}
 
     @property
     def _counted(self) -> str:

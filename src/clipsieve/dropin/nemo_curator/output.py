@@ -14,12 +14,11 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,7 +28,7 @@ from fsspec.implementations.local import LocalFileSystem
 from clipsieve.api.runs import Run, open_source
 from clipsieve.core.contracts import Reader
 from clipsieve.core.fetch import from_part
-from clipsieve.core.lock import locked
+from clipsieve.core.lock import Lock, locked
 from clipsieve.dropin.nemo_curator.readers import InterleavedReader
 from clipsieve.dropin.nemo_curator.writers import InterleavedWriter
 from clipsieve.engines.commit import output_name
@@ -116,7 +115,7 @@ def _make_room(
         )
     with ExitStack() as held:
         for run in runs:
-            held.enter_context(_locked(run))
+            held.enter_context(closing(_locked(run)))
         for path in files:
             path.unlink()
         for run in runs:
@@ -190,7 +189,7 @@ def _local(path: str) -> Path | None:
     return Path(LocalFileSystem._strip_protocol(path)).resolve()
 
 
-def _locked(run: Path) -> BinaryIO:
+def _locked(run: Path) -> Lock:
     """A run folder that no other process holds."""
     try:
         return locked(run / ".lock")

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import fsspec
 import pyarrow as pa
 
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
+from clipsieve.core.storage import configured
 from clipsieve.dropin.nemo_curator.checks import (
     COLUMNS,
     COUNT,
@@ -69,17 +69,8 @@ class InterleavedReader(ProcessingStage):
         """Gives the storage options to every filesystem of the files' protocols that is opened meanwhile."""
         options = self.read_kwargs.get("storage_options") or {}
         protocols = {path.partition("://")[0] for path in self.paths if "://" in path} if options else set()
-        before = {name: fsspec.config.conf.get(name) for name in protocols}
-        for name in protocols:
-            fsspec.config.conf[name] = {**(before[name] or {}), **options}
-        try:
+        with configured(dict.fromkeys(protocols, options)):
             yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del fsspec.config.conf[name]
-                else:
-                    fsspec.config.conf[name] = value
 
     def _check(self) -> None:
         check(self, name=TEXT, file_paths=PATHS, fields=COLUMNS.or_none, read_kwargs=READ_KWARGS)

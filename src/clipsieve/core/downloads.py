@@ -1,0 +1,314 @@
+"""Images by URL, fetched many at a time by one thread of this process, ahead of the threads that decode them.
+
+What is announced is fetched in that order as far as requests and memory allow; what somebody waits for is fetched
+whatever else there is. All that is pending lives here and nowhere else: images themselves hold no more than a URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import CancelledError, Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+from clipsieve.core.addresses import Lookup
+from clipsieve.core.http import Http, Transfer
+from clipsieve.errors import ImageError
+
+if TYPE_CHECKING:
+    from clipsieve.core.urls import FetchPolicy
+
+AHEAD = 256 * 2**20
+"""Bytes that are fetched and not yet taken, from which on nothing is begun that nobody waits for."""
+
+EXPECTED = 256 * 2**10
+"""Bytes that an image is thought to have before any was seen."""
+
+BEGUN = 4
+"""So many images as there may be requests are begun at most: those of one host must not keep others waiting."""
+
+
+INTERRUPTED = "not fetched: interrupted"
+"""What becomes of images that are fetched no further; no ledger should ever hold it."""
+
+
+class _PutBackError(Exception):
+    """Images turned out larger than expected: this one is fetched when there is room."""
+
+
+@dataclass(eq=False)
+class _Download:
+    """An image on its way. Those who read it or have announced it are counted: it goes with the last of them."""
+
+    url: str
+    number: int
+    """Its place among all; 0 for one that somebody waits for and nobody announced."""
+    announced: int = 0
+    readers: int = 0
+    result: Future[bytes] = field(default_factory=Future)
+    task: asyncio.Task[None] | None = None
+    wanted: bool = False
+    held: int = 0
+    gone: bool = False
+    """Nobody wants it any more."""
+
+
+class Downloader:
+    """Fetches by a ``FetchPolicy`` in a thread of its own, until it is closed. Safe to use from several threads."""
+
+    def __init__(self, policy: FetchPolicy, *, lookup: Lookup = socket.getaddrinfo, ahead: int = AHEAD) -> None:
+        self._policy = policy
+        self._lookup = lookup
+        self._ahead = ahead
+        self._changing = threading.Lock()
+        self._downloads: dict[str, _Download] = {}
+        self._numbers = count(1)
+        self._closed = False
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=self._run, args=[started], name="clipsieve-fetch", daemon=True)
+        self._thread.start()
+        self._loop = started.result()
+
+    # From any thread.
+
+    def prefetch(self, urls: Iterable[str]) -> None:
+        """Announces images that will be read, each as often as it is given."""
+        with self._changing:
+            if self._closed:
+                return
+            found = []
+            for url in urls:
+                if url not in self._downloads:
+                    self._downloads[url] = _Download(url, next(self._numbers))
+                    found.append(self._downloads[url])
+                self._downloads[url].announced += 1
+            self._do(self._begin, found)
+
+    def read(self, url: str, unless: threading.Event | None = None) -> bytes:
+        """The bytes at ``url``. Raises ``ImageError``, also when ``unless`` is set, as it is before ``abandon``."""
+        with self._changing:
+            if self._closed or (unless is not None and unless.is_set()):
+                raise ImageError(INTERRUPTED)
+            download = self._downloads.setdefault(url, _Download(url, 0))
+            download.announced = max(0, download.announced - 1)
+            download.readers += 1
+            if not download.result.done():
+                self._do(self._want, download)
+        try:
+            return download.result.result()
+        except CancelledError:
+            raise ImageError(INTERRUPTED) from None
+        except ImageError as failure:
+            raise ImageError(str(failure)) from None  # each reader's own
+        finally:
+            with self._changing:
+                download.readers -= 1
+                if not (download.announced or download.readers):
+                    self._remove(download)
+
+    def abandon(self, urls: Iterable[str]) -> None:
+        """Fetches these no further; who waits for one gets an ``ImageError``."""
+        with self._changing:
+            for url in urls:
+                if (download := self._downloads.get(url)) is not None:
+                    self._remove(download)
+                    download.result.cancel()
+
+    def close(self) -> None:
+        """Lets go of everything at once; who still waits gets an ``ImageError``."""
+        with self._changing:
+            if not self._closed:
+                self._closed = True
+                self._do(self._closing.set)
+        self._thread.join()
+
+    def _remove(self, download: _Download) -> None:
+        if self._downloads.get(download.url) is download:
+            del self._downloads[download.url]
+            if not self._closed:
+                self._do(self._drop, download)
+
+    def _do(self, work: Callable[..., None], *arguments: object) -> None:
+        """Has the loop's thread do it; only while it is not closed."""
+        self._loop.call_soon_threadsafe(work, *arguments)
+
+    # From the thread of the loop alone.
+
+    def _run(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(self._serve(started))
+        except BaseException as failure:
+            if started.done():
+                raise
+            started.set_exception(failure)
+
+    async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        self._waiting: deque[_Download] = deque()
+        self._begun: set[_Download] = set()
+        self._held = 0
+        self._expected = float(EXPECTED)
+        self._turns = _Turns(self._policy)
+        self._closing = asyncio.Event()
+        async with Http(self._policy, self._lookup) as self._http:
+            started.set_result(asyncio.get_running_loop())
+            await self._closing.wait()
+            tasks = [download.task for download in self._begun if download.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        with self._changing:
+            left = list(self._downloads.values())  # nothing is added once it is closed
+        for download in left:
+            download.result.cancel()
+
+    def _begin(self, found: list[_Download]) -> None:
+        self._waiting.extend(found)
+        self._go_on()
+
+    def _want(self, download: _Download) -> None:
+        download.wanted = True
+        if download not in self._begun and not (download.result.done() or download.gone):
+            self._start(download)
+
+    def _go_on(self) -> None:
+        """Begins what waits, as far as there is room."""
+        while self._waiting and len(self._begun) < BEGUN * self._policy.concurrency:
+            if self._held + len(self._begun) * self._expected >= self._ahead:
+                return
+            download = self._waiting.popleft()
+            if not (download.gone or download in self._begun or download.result.done()):
+                self._start(download)
+
+    def _start(self, download: _Download) -> None:
+        self._begun.add(download)
+        download.task = asyncio.get_running_loop().create_task(self._fetch(download))
+
+    async def _fetch(self, download: _Download) -> None:
+        def received(size: int) -> None:
+            self._hold(download, download.held + size)
+            if self._held > 2 * self._ahead and not download.wanted:
+                raise _PutBackError
+
+        def pause(host: str, seconds: float) -> None:
+            self._turns.pause(host, seconds)
+
+        @asynccontextmanager
+        async def turn(host: str) -> AsyncIterator[None]:
+            async with self._turns.of(host, download.number):
+                self._hold(download, 0)  # an attempt before this one may have left a part
+                yield
+
+        try:
+            data = await self._http.get(download.url, Transfer(turn=turn, pause=pause, received=received))
+            self._expected = 0.9 * self._expected + 0.1 * len(data)
+            download.result.set_result(data)
+        except _PutBackError:
+            self._hold(download, 0)
+            self._waiting.appendleft(download)
+        except asyncio.CancelledError:
+            self._hold(download, 0)
+            download.result.cancel()
+            raise
+        except BaseException as failure:
+            self._hold(download, 0)
+            download.result.set_exception(failure)
+        finally:
+            self._begun.discard(download)
+            if download.gone:
+                self._hold(download, 0)
+            if download.wanted and not (download.result.done() or download.gone):
+                self._start(download)  # wanted just when it was put back
+            self._go_on()
+
+    def _drop(self, download: _Download) -> None:
+        """Nobody wants it any more."""
+        download.gone = True
+        if download in self._begun and download.task is not None:
+            download.task.cancel()
+        self._hold(download, 0)
+        self._go_on()
+
+    def _hold(self, download: _Download, size: int) -> None:
+        self._held += size - download.held
+        download.held = size
+
+
+class _Turns:
+    """Who may send a request: so many at a host, so many in all, the first announced first, none to a host that asks
+    to be left alone."""
+
+    def __init__(self, policy: FetchPolicy) -> None:
+        self._per_host = policy.per_host
+        self._all = _Places(policy.concurrency)
+        self._hosts: dict[str, _Places] = {}
+        self._closed_until: dict[str, float] = {}
+        self._clock = asyncio.get_running_loop().time
+
+    def pause(self, host: str, seconds: float) -> None:
+        """Sends nothing to ``host`` for so long."""
+        self._closed_until[host] = max(self._closed_until.get(host, 0.0), self._clock() + seconds)
+
+    @asynccontextmanager
+    async def of(self, host: str, number: int) -> AsyncIterator[None]:
+        """Waits for a turn; it lasts until the block ends."""
+        places = self._hosts.setdefault(host, _Places(self._per_host))
+        try:
+            async with places.one(number):
+                while (wait := self._closed_until.get(host, 0.0) - self._clock()) > 0:
+                    await asyncio.sleep(wait)
+                self._closed_until.pop(host, None)
+                async with self._all.one(number):
+                    yield
+        finally:
+            if places.unused and self._hosts.get(host) is places:
+                del self._hosts[host]
+
+
+class _Places:
+    """So many places at the same time; when one becomes free, the lowest number goes first."""
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._free = places
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._arrivals = count()
+
+    @property
+    def unused(self) -> bool:
+        """Whether nobody has a place or waits for one."""
+        return self._free == self._places
+
+    @asynccontextmanager
+    async def one(self, number: int) -> AsyncIterator[None]:
+        """A place, until the block ends."""
+        if self._free:
+            self._free -= 1
+        else:
+            turn = asyncio.get_running_loop().create_future()
+            heapq.heappush(self._queue, (number, next(self._arrivals), turn))
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if not turn.cancelled():  # it came at the same time
+                    self._give()
+                raise
+        try:
+            yield
+        finally:
+            self._give()
+
+    def _give(self) -> None:
+        while self._queue:
+            turn = heapq.heappop(self._queue)[2]
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

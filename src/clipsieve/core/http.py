@@ -1,0 +1,268 @@
+"""One image from one URL: redirects, retries and limits, and a short reason for whatever goes wrong.
+
+Every hop of a redirect is a request of its own and checked like the first. No reason holds anything that a server or a
+URL says, but for a status, a content type and a directive that are known to be harmless.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import re
+import socket
+import ssl
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import aiohttp
+from yarl import URL
+
+from clipsieve.core.addresses import Lookup, PrivateAddressError, Resolver, public_socket
+from clipsieve.core.optout import opted_out
+from clipsieve.errors import ImageError
+
+if TYPE_CHECKING:
+    from clipsieve.core.urls import FetchPolicy
+
+FIRST_PAUSE = 0.5
+"""Seconds before the first new attempt, doubled with each further one, and half as much more or less by chance."""
+
+LONGEST_PAUSE = 30.0
+"""Seconds that a server may ask to be left alone for; one that asks for more is not asked again."""
+
+IDLE = 2.0
+"""Seconds that a connection is kept for the next image of its host: with thousands of hosts more would be too many."""
+
+CHUNK = 2**16
+
+_REDIRECTS = {301, 302, 303, 307, 308}
+_QUOTED = re.compile(r"[\w\-.~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
+_KIND = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
+_NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL") if hasattr(socket, name)}
+
+Turn: TypeAlias = Callable[[str], AbstractAsyncContextManager[Any]]
+"""Waits until a request may go to a host."""
+
+
+class TemporaryError(Exception):
+    """What may be otherwise the next time; ``pause`` is how long the server asks to be left alone, in seconds."""
+
+    def __init__(self, reason: str, pause: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause = pause
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """What a download has to do with others: its ``turn`` at a host, the ``pause`` that a host asks for, and the count
+    of bytes that it has ``received``, which may raise to end it."""
+
+    turn: Turn
+    pause: Callable[[str, float], None]
+    received: Callable[[int], None]
+
+
+class Http:
+    """A client that keeps to a ``FetchPolicy``; to be used within one event loop, as a context manager."""
+
+    def __init__(self, policy: FetchPolicy, lookup: Lookup = socket.getaddrinfo) -> None:
+        self._policy = policy
+        public = not policy.allow_private
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # who may go is decided before, by host and in all
+                resolver=Resolver(lookup, public=public),
+                socket_factory=public_socket if public else None,
+                ttl_dns_cache=300,
+                dns_cache_max_size=10_000,
+                keepalive_timeout=IDLE,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": policy.user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(10.0, policy.timeout)),
+            auto_decompress=False,  # bounded, below
+            trust_env=False,  # behind a proxy nobody sees what is connected to
+        )
+
+    async def __aenter__(self) -> Http:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def get(self, url: str, transfer: Transfer) -> bytes:
+        """The bytes at ``url``. Raises ``ImageError``."""
+        with _in_words():
+            place = _parsed(url)
+        attempt = 0
+        while True:
+            try:
+                return await self._followed(place, transfer)
+            except TemporaryError as failure:
+                if attempt == self._policy.retries or failure.pause > LONGEST_PAUSE:
+                    raise ImageError(str(failure)) from None
+                pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)
+            attempt += 1
+            await asyncio.sleep(pause)
+
+    async def _followed(self, place: URL, transfer: Transfer) -> bytes:
+        left = self._policy.timeout
+        clock = asyncio.get_running_loop().time
+        for _ in range(self._policy.redirects + 1):
+            host = place.host or ""
+            try:
+                async with transfer.turn(host):
+                    began = clock()  # waiting for others is nobody's fault
+                    with _in_words():
+                        async with asyncio.timeout(left):
+                            found = await self._hop(place, transfer)
+                    left -= clock() - began
+            except TemporaryError as failure:
+                if 0 < failure.pause <= LONGEST_PAUSE:
+                    transfer.pause(host, failure.pause)
+                raise
+            if isinstance(found, bytes):
+                return found
+            place = found
+        raise ImageError(f"not fetched: more than {self._policy.redirects} redirects")
+
+    async def _hop(self, place: URL, transfer: Transfer) -> bytes | URL:
+        """The bytes at ``place``, or where it redirects to."""
+        async with self._session.get(place, allow_redirects=False) as answer:
+            status = answer.status
+            if status in _REDIRECTS and "Location" in answer.headers:
+                return _redirected(place, answer.headers["Location"])
+            if status == 429 or status >= 500:
+                raise TemporaryError(f"not fetched: status {status}", _asked_pause(answer.headers))
+            if not 200 <= status < 300:
+                raise ImageError(f"not fetched: status {status}")
+            if self._policy.opt_out == "respect":
+                directive = opted_out(answer.headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
+                if directive is not None:
+                    raise ImageError(f"refused: opted out (X-Robots-Tag: {directive})")
+            _check_kind(answer.headers.get("Content-Type", ""))
+            limit = self._policy.max_bytes
+            if (answer.content_length or 0) > limit:
+                raise _too_large(limit)
+            body = _Body(answer.headers.get("Content-Encoding", "identity"), limit)
+            async for chunk in answer.content.iter_chunked(CHUNK):
+                transfer.received(body.take(chunk))
+            return body.whole()
+
+
+class _Body:
+    """What has come of a body, decompressed where the server has compressed it unasked, and never over the limit."""
+
+    def __init__(self, encoding: str, limit: int) -> None:
+        kind = encoding.strip().lower()
+        if kind not in ("identity", "", "gzip", "x-gzip", "deflate"):
+            raise ImageError("not fetched: the server compressed it in a way that was not asked for")
+        self._inflating = None if kind in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._limit = limit
+        self._data = bytearray()
+        self._wire = 0
+
+    def take(self, chunk: bytes) -> int:
+        """Adds a piece as it came and says by how many bytes the body has grown."""
+        before = len(self._data)
+        self._wire += len(chunk)
+        if self._inflating is not None:
+            try:
+                chunk = self._inflating.decompress(chunk, self._limit + 1 - before)
+            except zlib.error:
+                raise ImageError("not fetched: broken compression") from None
+        self._data += chunk
+        if max(len(self._data), self._wire) > self._limit:
+            raise _too_large(self._limit)
+        return len(self._data) - before
+
+    def whole(self) -> bytes:
+        """All of it. Raises ``TemporaryError`` when the end is missing."""
+        if self._inflating is not None and self._wire and not self._inflating.eof:
+            raise TemporaryError("truncated: the connection closed early")
+        return bytes(self._data)
+
+
+def _parsed(url: str, start: URL | None = None) -> URL:
+    """A URL, also one that is relative to ``start``: as it stands where it is quoted already, which signed ones are,
+    else quoted. Raises ``ValueError``."""
+    place = URL(url, encoded=_QUOTED.fullmatch(url) is not None)
+    place = place if start is None else start.join(place)
+    if not (place.host and place.port) and place.scheme in ("", "http", "https"):
+        raise ValueError("no host")
+    return place
+
+
+def _redirected(place: URL, location: str) -> URL:
+    try:
+        there = _parsed(location, place)
+    except ValueError:
+        raise ImageError("not fetched: a redirect to no valid URL") from None
+    if there.scheme not in ("http", "https"):
+        raise ImageError("refused: a redirect to something else than http or https")
+    return there
+
+
+def _too_large(limit: int) -> ImageError:
+    return ImageError(f"too large: more than {limit:,} bytes")
+
+
+def _check_kind(content_type: str) -> None:
+    """Refuses pages and texts; what anything else is, its bytes say."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind.startswith("text/") or kind == "application/xhtml+xml":
+        raise ImageError(f"not an image: {kind}" if _KIND.fullmatch(kind) else "not an image: a text")
+
+
+def _asked_pause(headers: Mapping[str, str]) -> float:
+    """Seconds that ``Retry-After`` says, as a number or a date; 0 without one."""
+    said = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
+        return float(said)
+    try:
+        until = parsedate_to_datetime(said)
+    except ValueError:
+        return 0.0
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """What can go wrong with a request, as ``TemporaryError`` or, where another attempt is no use, ``ImageError``."""
+    try:
+        yield
+    except TimeoutError:
+        raise TemporaryError("not fetched: timed out") from None
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError) as failure:
+        untrusted = isinstance(failure, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError))
+        raise ImageError("not fetched: TLS " + ("certificate not valid" if untrusted else "failed")) from None
+    except aiohttp.ClientConnectorError as failure:
+        raise _unconnected(failure) from None
+    except aiohttp.ClientPayloadError:
+        raise TemporaryError("truncated: the connection closed early") from None
+    except (aiohttp.ClientConnectionError, ConnectionError):
+        raise TemporaryError("not fetched: connection lost") from None
+    except (aiohttp.InvalidURL, ValueError):
+        raise ImageError("not fetched: not a valid URL") from None
+    except aiohttp.ClientError:
+        raise ImageError("not fetched: the answer is not HTTP") from None
+
+
+def _unconnected(failure: Any) -> ImageError | TemporaryError:
+    cause: OSError = failure.os_error
+    if isinstance(cause, PrivateAddressError):
+        return ImageError("refused: private address")
+    if isinstance(failure, aiohttp.ClientConnectorDNSError):
+        if cause.errno in _NO_NAME:
+            return ImageError("not fetched: no such host")
+        return TemporaryError("not fetched: the host's name cannot be looked up")
+    if cause.errno == errno.ECONNREFUSED:
+        return TemporaryError("not fetched: connection refused")
+    return TemporaryError("not fetched: no connection")

@@ -1,0 +1,125 @@
+"""What a remote store's failures mean, and work on one that is done again while its failures are such as pass.
+
+Stores answer in exceptions of their own; here they become few: a missing file is ``FileNotFoundError``, what may not
+be read ``PermissionError``, and what concerns the whole store (no answer, credentials that are not accepted)
+``StoreError``, which no image is to blame for. Each is one line, without secrets.
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from clipsieve.core.text import printable, without_password
+from clipsieve.errors import StoreError
+
+T = TypeVar("T")
+
+ATTEMPTS = 4
+"""How often a piece of work is tried, on top of what the client of the store does by itself."""
+
+_FIRST_WAIT = 0.2
+"""Seconds before the second attempt; each further wait is twice as long, and by up to a half longer."""
+
+_PASSING = {
+    "ClientConnectionError", "ClientPayloadError", "ConnectionError", "FSTimeoutError", "HTTPClientError",
+    "IncompleteRead", "IncompleteReadError", "ResponseParserError", "ServiceRequestError", "ServiceResponseError",
+    "ShortReadError", "Timeout", "TimeoutError", "TransportError",
+}  # fmt: skip
+"""Classes of failures, by name, that another attempt may not meet again."""
+
+_UNREACHABLE = {"ClientConnectorError", "EndpointConnectionError"}
+"""Of those such as the client of the store has tried often enough."""
+
+_BUSY = {errno.EBUSY, errno.ECONNRESET, errno.EPIPE, errno.EREMOTEIO, errno.ETIMEDOUT}
+_BUSY_STATUS = {408, 429, 500, 502, 503, 504}
+
+_CREDENTIALS = {
+    "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError",
+    "PartialCredentialsError", "ProfileNotFound", "RefreshError", "SSOTokenLoadError", "UnauthorizedSSOTokenError",
+}  # fmt: skip
+_CREDENTIAL_CODES = {
+    "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
+}  # fmt: skip
+
+
+class ShortReadError(OSError):
+    """Fewer bytes came than the file has there."""
+
+
+def retrying(url: str, work: Callable[[], T]) -> T:
+    """What ``work`` gives, which may be done more than once; ``url`` names in errors what it is about."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return work()
+        except Exception as failure:  # each store has its own
+            if attempt == ATTEMPTS or not passes(failure) or _named(failure, _UNREACHABLE):
+                raise _meant(url, failure) from failure
+            time.sleep(_FIRST_WAIT * 2 ** (attempt - 1) * random.uniform(1, 1.5))
+    raise AssertionError
+
+
+def _meant(url: str, failure: Exception) -> Exception:
+    """The failure as those who read and write files know it."""
+    if isinstance(failure, (FileNotFoundError, FileExistsError, IsADirectoryError, StoreError)):
+        return failure
+    where, said = _shown(url), in_words(failure)
+    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or _status(failure) == 401:
+        return StoreError(f"{where}: the credentials are not accepted ({said}); renew or set them, then run it again")
+    if isinstance(failure, PermissionError) or _status(failure) == 403:
+        return PermissionError(errno.EACCES, f"access denied ({said})")
+    if isinstance(failure, ImportError):
+        return StoreError(f"{where}: {said}")
+    if passes(failure):
+        return StoreError(f"{where}: the store does not answer ({said}); when it does, run the same command again")
+    return failure if isinstance(failure, ValueError) else OSError(said)
+
+
+def in_words(failure: BaseException) -> str:
+    """One short line of what a failure says, without passwords and signatures in URLs."""
+    said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+    return _shown(" ".join(str(said).split()))[:200] or type(failure).__name__
+
+
+def _shown(text: str) -> str:
+    return printable(re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]*", r"\1?...", without_password(text)))
+
+
+def passes(failure: BaseException) -> bool:
+    """Whether another attempt may succeed."""
+    if isinstance(failure, (FileNotFoundError, PermissionError)):
+        return False
+    if isinstance(failure, OSError) and failure.errno in _BUSY:
+        return True
+    return _named(failure, _PASSING) or _status(failure) in _BUSY_STATUS
+
+
+def _named(failure: BaseException, names: set[str]) -> bool:
+    return any(parent.__name__ in names for one in _causes(failure) for parent in type(one).__mro__)
+
+
+def _status(failure: BaseException) -> int | None:
+    """The status of HTTP that a failure stands for, where its class keeps one."""
+    found = (str(getattr(failure, name, None)) for name in ("status", "status_code", "code"))
+    return next((int(value) for value in found if value.isdigit()), None)
+
+
+def _code(failure: BaseException) -> str | None:
+    """The code by which S3 names an error."""
+    for one in _causes(failure):
+        response = getattr(one, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code"))
+    return None
+
+
+def _causes(failure: BaseException) -> Iterator[BaseException]:
+    one: BaseException | None = failure
+    while one is not None:
+        yield one
+        one = one.__cause__

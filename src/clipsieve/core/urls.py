@@ -1,0 +1,104 @@
+"""Images by ``http(s)`` URL: what a recipe says of them, and where a process asks for one."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from clipsieve.core.downloads import Downloader
+
+
+class FetchPolicy(BaseModel):
+    """How images by URL are fetched, and which are not."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    concurrency: int = Field(default=256, ge=1, le=4096)
+    """Requests at the same time."""
+    per_host: int = Field(default=8, ge=1)
+    """Requests at the same time to one host: what browsers allow themselves, a little more."""
+    timeout: float = Field(default=20.0, gt=0)
+    """Seconds that an attempt may take in all."""
+    retries: int = Field(default=2, ge=0, le=20)
+    """Further attempts after what may pass: a time-out, a lost connection, status 429 or 5xx."""
+    max_bytes: int = Field(default=32 * 2**20, ge=1, le=2**28)
+    """Largest image, as it comes and as it is inside a compression."""
+    redirects: int = Field(default=5, ge=0, le=20)
+    """Redirects that are followed."""
+    allow_private: bool = False
+    """Fetches from addresses that are not public, too: this machine, its network, a cloud's own."""
+    opt_out: Literal["respect", "ignore"] = "respect"
+    """What becomes of images whose ``X-Robots-Tag`` says that they are not for this."""
+    user_agent: Annotated[str, Field(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=200)] = "clipsieve"
+    """How requests name themselves; up to a ``/`` or a space it is a name that owners can address."""
+    keep: bool = False
+    """Keeps what was fetched beside the run, so that it is not fetched again."""
+
+    def identity(self) -> dict[str, Any]:
+        """What decides results, as plain values."""
+        return self.model_dump(mode="json", exclude={"concurrency", "per_host", "timeout", "retries", "keep"})
+
+
+_changing = threading.Lock()
+_open: dict[FetchPolicy, Downloader] = {}
+_users: Counter[FetchPolicy] = Counter()
+_leaving: set[FetchPolicy] = set()
+
+
+@contextmanager
+def downloads(policy: FetchPolicy, *, then_close: bool = False) -> Iterator[Downloader]:
+    """The process's ``Downloader`` for ``policy``, for as long as the block; ``then_close`` says that it should go
+    afterwards, which it does with the last that uses it."""
+    from clipsieve.core.downloads import Downloader
+
+    with _changing:
+        downloader = _open.get(policy)
+        if downloader is None:
+            downloader = _open[policy] = Downloader(policy)
+        _users[policy] += 1
+    try:
+        yield downloader
+    finally:
+        with _changing:
+            _users[policy] -= 1
+            if then_close:
+                _leaving.add(policy)
+            unused = not _users[policy] and policy in _leaving
+            if unused:
+                del _open[policy], _users[policy]
+                _leaving.discard(policy)
+        if unused:
+            downloader.close()
+
+
+def read_url(url: str, policy: FetchPolicy) -> bytes:
+    """The bytes at ``url``, from what was announced or fetched now. Raises ``ImageError``."""
+    with downloads(policy) as downloader:
+        return downloader.read(url)
+
+
+@atexit.register
+def _close_all() -> None:
+    while _open:
+        _, downloader = _open.popitem()
+        downloader.close()
+
+
+def _forget_all() -> None:
+    """In a process that was forked: the threads have stayed behind."""
+    global _changing
+    _changing = threading.Lock()
+    _open.clear()
+    _users.clear()
+    _leaving.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,155 @@
+"""``semantic`` by many workers, each of which sees a small part of the vectors: the same answer, to the last bit.
+
+Here, and in memory, are numbers alone: 170 bytes for each image that is compared, where it takes most. Vectors are read
+by the workers, and here those of linked images, into an unnamed file.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsieve.core.spread import Spread
+from clipsieve.core.threads import single_blas
+from clipsieve.dedup import cells, methods
+from clipsieve.dedup.classes import Classes
+from clipsieve.dedup.neighbours import Neighbours
+from clipsieve.dedup.preference import Preference
+from clipsieve.dedup.removal import check_links, decide, linked_classes
+from clipsieve.dedup.result import Duplicates, Links, Numbers, Progress
+from clipsieve.dedup.semantic import Method, check_threshold, duplicates, is_quick
+from clipsieve.dedup.stretches import Digests, Fetch, Held, Lay, Layout, Shelf, Unread, Vectors, digests, labels
+from clipsieve.dedup.tiles import CompareTile, CountLinks, Gaps, Hits, Tile, known
+from clipsieve.dedup.vectors import UnitVectors, gap_limit
+
+
+def distributed(
+    vectors: Vectors,
+    of_vectors: Digests,
+    threshold: float = 0.90,
+    *,
+    spread: Spread,
+    shelf: Shelf,
+    order: npt.ArrayLike | None = None,
+    units: npt.ArrayLike | None = None,
+    links: Links = "any",
+    method: Method = "auto",
+    against: npt.NDArray[np.floating] | None = None,
+    progress: Progress | None = None,
+    scratch: Path | None = None,
+) -> Duplicates:
+    """What ``semantic`` finds, by workers of ``spread``, in ``vectors`` of which ``digests`` gave ``of_vectors``.
+
+    Workers leave stretches of vectors on ``shelf``. The other arguments are those of ``semantic``; ``scratch`` is the
+    folder of the unnamed file, None for the system's.
+    """
+    check_threshold(threshold, method)
+    check_links(links)
+    n, others = len(of_vectors), 0 if against is None else len(against)
+    preference = Preference.of(n, others, order, units)
+    both = of_vectors if against is None else np.concatenate([of_vectors, digests(against)])
+    classes = Classes.build(labels(both), preference)
+    found = Neighbours(classes, preference, gap_limit(threshold))
+    quick = is_quick(classes, method)
+    work = _Work(
+        spread=spread, shelf=shelf, layout=Layout.of(classes, n), found=found, progress=progress, scratch=scratch
+    )
+    lay, of = Lay(shelf=shelf), (work.layout, classes, preference)
+    for _ in spread(lay, Unread.each(*of, vectors)):
+        pass
+    for unread in Unread.earlier(*of, Held(vectors=np.zeros((0, 0)) if against is None else against)):
+        lay(unread)  # here, where they are
+    work.compare_cells() if quick else work.compare_tiles()
+    recall = work.recall() if quick else 1.0
+    chosen = np.flatnonzero(linked_classes(found))
+    with single_blas(), work.fetched(chosen) as linked:
+        removal = decide(found, lambda a, b: linked.gaps(np.searchsorted(chosen, a), np.searchsorted(chosen, b)), links)
+    return duplicates(found, removal, recall, quick=quick)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Work:
+    """What is done by workers, and how ``found`` takes it."""
+
+    spread: Spread
+    shelf: Shelf
+    layout: Layout
+    found: Neighbours
+    progress: Progress | None
+    scratch: Path | None
+
+    def compare_tiles(self) -> None:
+        """Every two classes, a tile at a time: each with those around it first, which tells what is not near it."""
+        ours, every = self.layout.ours, len(self.layout)
+        pairs = [(i, i + away) for away in range(every) for i in range(min(ours, every - away))]
+
+        def tiles() -> Iterator[Tile]:
+            for i, j in pairs:
+                some = (i,) if i == j else (i, j)
+                yield Tile(stretches=some, known=self._known(*(self.layout.classes(one) for one in some)))
+
+        work = CompareTile(shelf=self.shelf, limit=self.found.limit, wanted=self.found.classes.wanted)
+        self._take(self.spread(work, tiles()), len(pairs))
+
+    def compare_cells(self) -> None:
+        """Every two classes that meet in a cell; all, where each would be looked for in every cell."""
+        count = len(self.found.classes)
+        if cells.count(count) <= cells.NEAREST:
+            self.compare_tiles()
+            return
+        random = np.random.default_rng(0)
+        chosen = np.sort(random.choice(count, cells.sampled(count), replace=False))
+        with self.fetched(chosen) as sample:
+            centres = cells.centres(sample.raw(np.arange(sample.length)), count)
+        numbers = range(len(self.layout))
+        assigned = list(self.spread(cells.Assign(shelf=self.shelf, centres=centres), numbers))
+        sizes = [len(self.layout.classes(number)) for number in numbers]
+
+        def each() -> Iterator[cells.Cell]:
+            for rows, members in cells.cells(assigned, sizes):
+                known = self._known(*(self.layout.classes(number)[some] for number, some in rows))
+                yield cells.Cell(rows=rows, members=members, known=known)
+
+        work = cells.CompareCell(shelf=self.shelf, limit=self.found.limit, wanted=self.found.classes.wanted)
+        self._take(self.spread(work, each()), len(centres))
+
+    def _known(self, *classes: Numbers) -> Gaps:
+        return known(self.found.key[np.concatenate(classes)], len(self.found.preference.rank))
+
+    def _take(self, results: Iterator[Hits], total: int) -> None:
+        for done, hits in enumerate(results, start=1):
+            self.found.take(hits.classes, hits.gaps, hits.ranks)
+            self.found.components.connect(*hits.links)
+            if self.progress:
+                self.progress(done, total)
+
+    def recall(self) -> float | None:
+        """As ``methods.recall``, a stretch at a time."""
+        classes, root = self.found.classes, self.found.components.roots()
+        sample = methods.recall_sample(classes.wanted)
+        with self.fetched(sample) as vectors:
+            unit = vectors.unit(np.arange(len(sample)))
+        work = CountLinks(
+            shelf=self.shelf, unit=unit, colour=classes.colour[sample], root=root[sample], limit=self.found.limit
+        )
+        stretches = ((number, root[self.layout.classes(number)]) for number in range(len(self.layout)))
+        return methods.share(self.spread(work, stretches))
+
+    @contextmanager
+    def fetched(self, classes: Numbers) -> Iterator[UnitVectors]:
+        """The vectors of some ``classes``, in that order, in a file that goes when the block ends."""
+        places = list(self.layout.place(classes))
+        items = ((stretch, rows) for stretch, rows, _ in places)
+        every: npt.NDArray[np.float32] = np.zeros((0, 1), dtype=np.float32)
+        with tempfile.TemporaryFile(dir=self.scratch) as file:
+            for (_, _, chosen), some in zip(places, self.spread(Fetch(shelf=self.shelf), items), strict=True):
+                if not len(every):
+                    every = np.memmap(file, np.float32, "w+", shape=(len(classes), some.shape[1]))
+                every[chosen] = some
+            yield UnitVectors(every)

@@ -1,0 +1,233 @@
+"""Vectors of many images cut into stretches that a worker can hold two of: what is sent to it, and what it reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsieve.dedup.classes import Classes
+from clipsieve.dedup.preference import Preference
+from clipsieve.dedup.result import Numbers
+from clipsieve.dedup.vectors import ROWS, Floats, UnitVectors
+
+FEWEST, MOST = 2**15, 2**16
+"""Classes of a stretch: two of 32,768 are compared in some 4 seconds of one core, two of 65,536 (256 MB at 512
+dimensions) in 15."""
+
+STRETCHES = 100
+"""Stretches beyond which they are made larger, up to ``MOST``: they make 5,000 tiles."""
+
+Digests = npt.NDArray[np.uint64]
+"""``(n, 2)``: 128 bits for each vector, equal for equal vectors alone; zeros for a row that is not usable."""
+
+
+class Located(Protocol):
+    """Some vectors that lie where every worker can read them; small, and can be pickled."""
+
+    def read(self) -> Floats:
+        """``(rows, dim)`` float32."""
+        ...
+
+
+class Vectors(Protocol):
+    """The vectors of all images that are compared."""
+
+    def locate(self, images: Numbers) -> Located:
+        """Those of some ``images``, which ascend."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Held:
+    """Vectors in memory, as ``Vectors`` and as ``Located``."""
+
+    vectors: npt.NDArray[np.floating]
+
+    def locate(self, images: Numbers) -> Held:
+        """Those of some ``images``."""
+        return Held(vectors=self.vectors[images])
+
+    def read(self) -> Floats:
+        """``(rows, dim)`` float32."""
+        return np.asarray(self.vectors, dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stretch:
+    """Some classes of identical images: ``vectors`` ``(k, dim)``, the rest ``(k,)``.
+
+    ``classes`` are their numbers, ``rank`` and ``unit`` those of the first image, ``other`` the rank of the first image
+    of another unit in the class, -1 where there is none.
+    """
+
+    vectors: Floats
+    classes: Numbers
+    rank: Numbers
+    unit: Numbers
+    other: Numbers
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @classmethod
+    def concat(cls, some: Sequence[Stretch]) -> Stretch:
+        """Several as one."""
+        return cls(**{each.name: np.concatenate([getattr(one, each.name) for one in some]) for each in fields(cls)})
+
+    def take(self, rows: Numbers) -> Stretch:
+        """Some of its classes."""
+        return Stretch(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+
+    @property
+    def colour(self) -> Numbers:
+        """As ``Classes`` has it: equal for classes that are not compared."""
+        return np.where(self.other < 0, self.unit, -1 - self.classes)
+
+
+class Shelf(Protocol):
+    """Where stretches stand while they are compared, for all workers; can be pickled."""
+
+    def put(self, number: int, stretch: Stretch) -> None:
+        """Keeps a stretch; again is no harm."""
+        ...
+
+    def get(self, number: int, rows: Numbers | None = None) -> Stretch:
+        """A stretch, or ``rows`` of it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layout:
+    """Which classes make which stretch: number ``i`` holds ``order[starts[i]:starts[i + 1]]``.
+
+    The first ``ours`` stretches hold the classes with an image of the input. Neighbours lie where their images do, so
+    that a stretch is read from few files.
+    """
+
+    order: Numbers
+    starts: Numbers
+    ours: int
+    image: Numbers
+    """An image of each class, one of the input where there is one, ``(classes,)``."""
+
+    @classmethod
+    def of(cls, classes: Classes, n: int) -> Layout:
+        """For the ``n`` images of the input and those of an earlier data set behind them."""
+        image = classes.first.copy()
+        image[: classes.wanted] = n
+        mine = np.flatnonzero(classes.of[:n] >= 0)
+        np.minimum.at(image, classes.of[mine], mine)
+        size = min(max(-(-len(classes) // STRETCHES), FEWEST), MOST)
+        ours = [*range(0, classes.wanted, size)]
+        starts = np.array([*ours, *range(classes.wanted, len(classes), size), len(classes)])
+        return cls(order=np.argsort(image, kind="stable"), starts=starts, ours=len(ours), image=image)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def classes(self, stretch: int) -> Numbers:
+        """Those of one stretch."""
+        return self.order[self.starts[stretch] : self.starts[stretch + 1]]
+
+    def place(self, classes: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
+        """Where ``classes`` stand: each stretch that has some, their rows in it, and which of ``classes`` they are."""
+        by_class = np.empty_like(self.order)
+        by_class[self.order] = np.arange(len(self.order))
+        order = np.argsort(by_class[classes])
+        rows = by_class[classes][order]
+        ends = np.searchsorted(rows, self.starts)
+        for stretch in np.flatnonzero(np.diff(ends)).tolist():
+            some = slice(ends[stretch], ends[stretch + 1])
+            yield stretch, rows[some] - self.starts[stretch], order[some]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unread:
+    """A stretch whose vectors are still to be read."""
+
+    number: int
+    located: Located
+    classes: Numbers
+    rank: Numbers
+    unit: Numbers
+    other: Numbers
+
+    @classmethod
+    def each(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[Unread]:
+        """Those of the input, from its ``vectors``."""
+        for number in range(layout.ours):
+            yield cls._of(number, layout, classes, preference, vectors, 0)
+
+    @classmethod
+    def earlier(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[Unread]:
+        """Those of the earlier data set alone, from its ``vectors``."""
+        for number in range(layout.ours, len(layout)):
+            yield cls._of(number, layout, classes, preference, vectors, preference.n)
+
+    @classmethod
+    def _of(
+        cls, number: int, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors, before: int
+    ) -> Unread:
+        some = layout.classes(number)
+        first, second = classes.first[some], classes.second[some]
+        return cls(
+            number=number,
+            located=vectors.locate(layout.image[some] - before),
+            classes=some,
+            rank=preference.rank[first],
+            unit=preference.unit[first],
+            other=np.where(second < 0, -1, preference.rank[second]),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lay:
+    """Work: reads a stretch and puts it on the shelf."""
+
+    shelf: Shelf
+
+    def __call__(self, item: Unread) -> None:
+        stretch = Stretch(
+            vectors=item.located.read(), classes=item.classes, rank=item.rank, unit=item.unit, other=item.other
+        )
+        self.shelf.put(item.number, stretch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fetch:
+    """Work: the vectors of some rows of a stretch."""
+
+    shelf: Shelf
+
+    def __call__(self, item: tuple[int, Numbers]) -> Floats:
+        return self.shelf.get(*item).vectors
+
+
+def digests(vectors: npt.NDArray[np.floating]) -> Digests:
+    """Those of the rows of ``vectors`` ``(n, dim)``."""
+    rows = UnitVectors(vectors)
+    found = np.zeros((rows.length, 2), dtype=np.uint64)
+    usable = np.flatnonzero(rows.usable)
+    for start in range(0, len(usable), ROWS):
+        some = usable[start : start + ROWS]
+        # Adding zero makes -0 and 0 the same bits.
+        bits = [hashlib.blake2b(row, digest_size=16).digest() for row in rows.raw(some) + np.float32(0)]
+        found[some] = np.frombuffer(b"".join(bits), dtype=np.uint64).reshape(-1, 2)
+    return found
+
+
+def labels(found: Digests) -> Numbers:
+    """A number for each distinct digest, ``(n,)``; -1 for rows that are not usable."""
+    order = np.lexsort((found[:, 1], found[:, 0]))
+    ordered = found[order]
+    begins = np.ones(len(found), dtype=bool)
+    begins[1:] = (ordered[1:] != ordered[:-1]).any(axis=1)
+    numbers = np.empty(len(found), dtype=np.int64)
+    numbers[order] = np.cumsum(begins)
+    numbers[~found.any(axis=1)] = -1
+    return numbers

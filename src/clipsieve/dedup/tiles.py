@@ -1,0 +1,181 @@
+"""A tile: the classes of two stretches compared with each other, alone and in one thread, by the search of ``search``.
+
+What it finds is put together with what other tiles find in any order: the least of keys, and links.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from clipsieve.core.threads import single_blas
+from clipsieve.dedup.classes import Classes
+from clipsieve.dedup.clusters import clusters
+from clipsieve.dedup.methods import links_met
+from clipsieve.dedup.neighbours import NONE, Neighbours
+from clipsieve.dedup.preference import Preference
+from clipsieve.dedup.result import Numbers
+from clipsieve.dedup.search import BLOCK, STRIP, Search
+from clipsieve.dedup.sketch import sketch
+from clipsieve.dedup.stretches import Shelf, Stretch
+from clipsieve.dedup.vectors import DECIMALS, Floats, UnitVectors
+
+SMALL = 4096
+"""Up to so many classes on either side all are compared with all at once: sketches of them would take longer."""
+
+
+UNKNOWN = 2 * DECIMALS + 1
+"""A gap larger than any."""
+
+Gaps: TypeAlias = npt.NDArray[np.int32]
+
+
+def known(keys: Numbers, images: int) -> Gaps:
+    """The gaps in some keys of ``Neighbours`` over so many ``images``, ``UNKNOWN`` where nothing was found."""
+    return np.minimum(keys // images, UNKNOWN).astype(np.int32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hits:
+    """What was found: for some ``classes`` the gap and the rank of the nearest image, and ``links`` ``(2, links)``.
+
+    Links are no more than it takes to connect what they connect.
+    """
+
+    classes: Numbers
+    gaps: Numbers
+    ranks: Numbers
+    links: Numbers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tile:
+    """Two stretches, or one that is compared with itself; ``known`` are the gaps that their classes have found.
+
+    They halve the time: two stretches of 32,768 that had been compared with themselves took 3.6 s instead of 7.9 s.
+    """
+
+    stretches: tuple[int, ...]
+    known: Gaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareTile:
+    """Work: compares the stretches of a tile; ``limit`` is the largest gap of a link, and classes from ``wanted`` on
+    have no image of the input."""
+
+    shelf: Shelf
+    limit: int
+    wanted: int
+
+    def __call__(self, tile: Tile) -> Hits:
+        stretches = [self.shelf.get(number) for number in tile.stretches]
+        ends = np.cumsum([len(one) for one in stretches]).tolist()
+        left = np.arange(ends[0])
+        right = left if len(ends) == 1 else np.arange(ends[0], ends[1])
+        return compare(stretches, [(left, right)], tile.known, limit=self.limit, wanted=self.wanted)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CountLinks:
+    """Work: counts the links of a sample of classes with those of a stretch, whose roots come along, and how many of
+    them are between classes that are connected. ``unit`` ``(sample, dim)`` are the sample's vectors."""
+
+    shelf: Shelf
+    unit: Floats
+    colour: Numbers
+    root: Numbers
+    limit: int
+
+    def __call__(self, item: tuple[int, Numbers]) -> tuple[int, int]:
+        number, root = item
+        stretch = self.shelf.get(number)
+        vectors, colour = UnitVectors(stretch.vectors), stretch.colour
+        links = met = 0
+        for start in range(0, len(stretch), BLOCK):
+            some = np.arange(start, min(start + BLOCK, len(stretch)))
+            strangers = self.colour[:, None] != colour[some]
+            together = self.root[:, None] == root[some]
+            counted = links_met(self.unit @ vectors.unit(some).T, self.limit, strangers, together)
+            links, met = links + counted[0], met + counted[1]
+        return links, met
+
+
+def compare(
+    stretches: Sequence[Stretch], groups: Sequence[tuple[Numbers, Numbers]], known: Gaps, *, limit: int, wanted: int
+) -> Hits:
+    """Compares each class of a left group with each of the right one beside it; groups are rows of ``stretches``, at
+    most two, taken as one. Those with an image of the input come before others. Who is farther from a class than its
+    ``known`` nearest is passed over."""
+    classes, rank, unit, other = (
+        np.concatenate([getattr(one, name) for one in stretches]) for name in ("classes", "rank", "unit", "other")
+    )
+    mixed = np.flatnonzero(other >= 0)
+    ranks, dense = np.unique(np.concatenate([rank, other[mixed]]), return_inverse=True)
+    second = np.full(len(classes), -1, dtype=np.int64)
+    # The second images of mixed classes have a rank and no vector: they are named, never compared.
+    second[mixed] = len(classes) + np.arange(len(mixed))
+    local = Classes(
+        of=np.arange(len(classes)),
+        first=np.arange(len(classes)),
+        second=second,
+        colour=np.where(other < 0, unit, -1 - classes),
+        wanted=int(np.count_nonzero(classes < wanted)),
+    )
+    found = Neighbours(local, Preference(n=len(classes), rank=dense, unit=unit), limit)
+    with single_blas():
+        _search(UnitVectors(*(one.vectors for one in stretches)), found, groups, known)
+    gaps, places = np.divmod(found.key, max(len(ranks), 1))
+    told = np.flatnonzero((found.key >= 0) & (gaps <= known) & (found.key != NONE))
+    roots = found.components.roots()
+    linked = np.flatnonzero(roots != np.arange(len(roots)))
+    return Hits(
+        classes=classes[told],
+        gaps=gaps[told],
+        ranks=ranks[places[told]],
+        links=np.stack([classes[linked], classes[roots[linked]]]),
+    )
+
+
+def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[tuple[Numbers, Numbers]], known: Gaps) -> None:
+    """Offers ``found`` every pair across ``groups`` that can be a nearest one or a link."""
+    search = Search(vectors, found)
+    # Half a decimal less, as gaps are rounded.
+    np.maximum(search.low, 1 - (known + np.float32(0.5)) / np.float32(DECIMALS), out=search.low)
+    if all(min(len(left), len(right)) <= SMALL for left, right in groups):
+        for left, right in groups:
+            for one, other in _blocks(left, right, BLOCK):
+                search.compare(one, other)
+        search.finish()
+        return
+    rows = found.classes.first
+    bounds = sketch(vectors, rows)
+    sides = [(mask := np.isin(rows, left), mask if left is right else np.isin(rows, right)) for left, right in groups]
+    for cluster in clusters(bounds, threads=1):
+        for mine, theirs in sides:
+            near = cluster.members[mine[cluster.members]]
+            others = near if mine is theirs else cluster.members[theirs[cluster.members]]
+            for one, other in _blocks(near, others, BLOCK):
+                search.compare(one, other)
+    search.finish()
+    for left, right in groups:
+        # Those that ask for little come first, so that the least of a block is near what each of its classes asks for.
+        asking = left[np.argsort(search.low[left], kind="stable")]
+        asked = asking if left is right else right[np.argsort(search.low[right], kind="stable")]
+        for one, other in _blocks(asking, asked, STRIP):
+            search.screen(one, other, bounds)
+    search.finish()
+
+
+def _blocks(left: Numbers, right: Numbers, width: int) -> list[tuple[Numbers, Numbers]]:
+    """Blocks that hold each of ``left`` with each of ``right``; where both are the same, every two of them once."""
+    same = left is right
+    return [
+        (left[i : i + BLOCK], right[j : j + width])
+        for i in range(0, len(left), BLOCK)
+        for j in range(i if same else 0, len(right), width)
+    ]

@@ -1,0 +1,84 @@
+"""The model on a cluster: what others must know of it, asked once of a node that can load it, and the pool's copies."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from clipsieve import encoders
+from clipsieve.core.embed import Prompt, Prompts, check_prompts, embed_prompts
+from clipsieve.encoders.preprocess import Preprocessing
+from clipsieve.engines.ray.place import Place
+from clipsieve.errors import ModelError
+
+if TYPE_CHECKING:
+    from clipsieve.encoders.transformers import TransformersEncoder
+    from clipsieve.recipe import Recipe
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """All of a model that is needed without its weights."""
+
+    fingerprint: str
+    preprocessing: Preprocessing
+    prompts: Prompts | None
+
+
+def ask(place: Place, recipe: Recipe, prompts: Sequence[Prompt]) -> Model:
+    """Loads the model of ``recipe`` in this process and tells of it. Raises ``ModelError`` or ``RecipeError``."""
+    place.enter()
+    encoder = load(recipe)
+    check_prompts(encoder, prompts)
+    return Model(
+        fingerprint=encoder.fingerprint,
+        preprocessing=encoder.preprocessing,
+        prompts=embed_prompts(encoder, prompts, recipe.batch_size) if prompts else None,
+    )
+
+
+def load(recipe: Recipe) -> TransformersEncoder:
+    """The model of ``recipe``; a ``ModelError`` says which node has none."""
+    try:
+        return encoders.load(recipe.model, revision=recipe.revision, device=recipe.device, precision=recipe.precision)
+    except ModelError as failure:
+        raise ModelError(f"on node {socket.gethostname()}: {failure}") from failure
+
+
+def load_same(recipe: Recipe, fingerprint: str, threads: int | None) -> TransformersEncoder:
+    """The model of ``recipe``, which must be the one of that fingerprint, with so many threads of a CPU."""
+    encoder = load(recipe)
+    if encoder.fingerprint != fingerprint:
+        raise ModelError(
+            f"on node {socket.gethostname()}: the model {recipe.model} is another one there "
+            f"({encoder.fingerprint}, elsewhere {fingerprint}); "
+            "give all nodes the same files and kind of device, or say --device"
+        )
+    if threads is not None:
+        encoders.use_threads(threads)
+    return encoder
+
+
+class Room:
+    """How large a batch may be: ``size`` is halved, for good, whenever the memory was too small for one.
+
+    Vectors are the same whatever the size.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def fit(self, encode: Callable[[int], T]) -> T:
+        """What ``encode`` gives, which is called with the size of a batch."""
+        while True:
+            try:
+                return encode(self.size)
+            except Exception as failure:
+                if self.size == 1 or not encoders.out_of_memory(failure):
+                    raise
+            encoders.let_go()
+            self.size //= 2

@@ -1,0 +1,118 @@
+"""The operators and how they are joined: shards in, and for each a row of a few numbers out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from clipsieve.core.contracts import Shard
+from clipsieve.engines.ray.cluster import ENCODER_CPUS, Cluster
+from clipsieve.engines.ray.failures import told
+from clipsieve.engines.ray.parcel import Parcel, unpacked
+from clipsieve.engines.ray.spread import CPUS
+from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
+
+WAVE = 10_000
+"""Shards that are handed to the cluster at once: each takes a little of the driver's memory and time."""
+
+
+def done(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+    """The rows of ``shards`` as they are done, in any order; ``job`` refers to a ``Job``."""
+    if cluster.by_client:
+        return _driven(cluster, job, shards, encodes=encodes)
+    return _in_waves(cluster, job, shards, encodes=encodes)
+
+
+class _Driver:
+    """Drives the operators from within the cluster, for a process that Ray's client connects: Ray Data cannot."""
+
+    def __init__(self) -> None:
+        self._rows: SimpleQueue[Parcel] = SimpleQueue()
+
+    def drive(self, cluster: Cluster, job: Sequence[Any], shards: Sequence[Shard], encodes: bool) -> None:
+        """Does ``shards``."""
+        for parcel in _in_waves(cluster, job[0], shards, encodes=encodes):
+            self._rows.put(parcel)
+
+    def rows(self) -> list[Parcel]:
+        """Those that have come since this was asked last; waits a little for the first."""
+        found = []
+        with suppress(Empty):
+            found.append(self._rows.get(timeout=1))
+            while True:
+                found.append(self._rows.get_nowait())
+        return found
+
+
+def _driven(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+    import ray
+
+    driver = ray.remote(num_cpus=0, max_concurrency=2)(_Driver).remote()
+    try:
+        with told():
+            # In a list, a reference arrives as one.
+            driving = driver.drive.remote(cluster, [job], shards, encodes)
+            running = True
+            while running:
+                running = not ray.wait([driving], timeout=0)[0]
+                yield from ray.get(driver.rows.remote())
+            ray.get(driving)
+    finally:
+        ray.kill(driver)
+
+
+def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+    for start in range(0, len(shards), WAVE):
+        with told(), _quiet():
+            for table in _dataset(cluster, job, shards[start : start + WAVE], encodes=encodes).iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            ):
+                yield from unpacked(table)
+
+
+def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Any:
+    from ray.data import ActorPoolStrategy, from_arrow
+
+    # A block is a shard, whatever its size, and `batch_size=None` hands each over as it is.
+    rows: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
+    dataset = from_arrow([request(shard) for shard in shards])
+    if not encodes:
+        return dataset.map_batches(partial(score_and_write, job), num_cpus=CPUS, **rows)
+    fewest, most = cluster.encoders
+    return (
+        dataset.map_batches(partial(prepare, job), num_cpus=CPUS, **rows)
+        .map_batches(
+            Encode,
+            fn_constructor_args=(job,),
+            compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+            num_cpus=ENCODER_CPUS,
+            num_gpus=cluster.gpus or None,
+            **rows,
+        )
+        .map_batches(partial(write, job), num_cpus=CPUS, **rows)
+    )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray Data without its own bars and lines: there is a progress of ours."""
+    from ray.data import DataContext
+
+    log = logging.getLogger("ray.data")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="ray.data")
+            context = DataContext.get_current().copy()
+            context.enable_progress_bars = False
+            context.print_on_execution_start = False
+            with DataContext.current(context):
+                yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,227 @@
+"""What happens to a shard in the processes of a cluster: prepared, encoded and committed, each where there is room.
+
+The steps are those of the local engine. A failure that a user can act on travels on in the shard's row in place of
+what it would have carried, so that the other shards are done all the same.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from clipsieve.core import storage
+from clipsieve.core.batch import Batch
+from clipsieve.core.contracts import Reader, Rows, Shard
+from clipsieve.core.embed import TextVectors, embed_images
+from clipsieve.core.timing import StageTimes
+from clipsieve.engines.bytestore import ByteStore
+from clipsieve.engines.chunk import Chunk, chunks
+from clipsieve.engines.commit import Committer, ScoredShard
+from clipsieve.engines.encode import ShardTexts, score_vectors
+from clipsieve.engines.prepare import Preparation, ShardInWork
+from clipsieve.engines.ray.model import Model, Room, load_same
+from clipsieve.engines.ray.parcel import Parcel, loaded, of_array, of_table, packed, to_table, unpacked
+from clipsieve.engines.ray.place import Place, received
+from clipsieve.engines.usage import ENCODE, PREPARE, WRITE, Stamp
+from clipsieve.errors import ClipsieveError, EngineError
+from clipsieve.plan import Plan
+
+if TYPE_CHECKING:
+    from clipsieve.core.contracts import Vectors
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Job:
+    """What the processes of a run must know; sent once to each."""
+
+    plan: Plan
+    reader: Reader
+    committer: Committer
+    model: Model | None
+    place: Place
+    threads: int
+    """Threads of a task that work on images; they wait for storage more than they compute."""
+    encoder_threads: int | None
+    """Threads of a forward pass on a CPU; None on a GPU."""
+
+
+def request(shard: Shard) -> pa.Table:
+    """The row of a shard that is to be done."""
+    return packed({"shard": shard, "stamps": []})
+
+
+def prepare(job: Any, table: pa.Table) -> Iterator[pa.Table]:
+    """Everything before the model; ``job`` refers to a ``Job``."""
+    return _each(table, PREPARE, lambda parcel, times: _prepare(_known(job), loaded(parcel, "shard"), times))
+
+
+class Encode:
+    """The model, loaded once a process."""
+
+    def __init__(self, job: Any) -> None:
+        self._job = job
+        self._failure: ClipsieveError | None = None
+        try:
+            known = _known(job)
+            assert known.model is not None
+            self._room = Room(known.plan.recipe.batch_size)
+            self._encoder = load_same(known.plan.recipe, known.model.fingerprint, known.encoder_threads)
+        except ClipsieveError as failure:
+            self._failure = failure
+
+    def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
+        """Inputs to vectors; what else is in the row goes on as it is."""
+        return _each(table, ENCODE, self._encode)
+
+    def _encode(self, parcel: Parcel, times: StageTimes) -> Mapping[str, Any]:
+        if self._failure is not None:
+            raise self._failure
+        recipe = _known(self._job).plan.recipe
+        seen = self._encoder.preprocessing
+        inputs = np.frombuffer(parcel["inputs"], np.uint8).reshape(-1, seen.height, seen.width, 3)
+        with times.of("encode images"):
+            vectors = self._room.fit(lambda size: embed_images(self._encoder, list(inputs), size))
+        texts: ShardTexts | None = loaded(parcel, "texts")
+        with times.of("encode texts"):
+            found = texts and self._room.fit(lambda size: texts.encode(self._encoder, recipe.long_text, size))
+        going_on = {name: parcel[name] for name in ("shard", "rows", "found", "bytes")}
+        return {**going_on, "vectors": of_array(vectors), "dim": vectors.shape[1], "texts": found}
+
+
+def write(job: Any, table: pa.Table) -> Iterator[pa.Table]:
+    """Everything after the model, up to the commit."""
+    return _each(table, WRITE, lambda parcel, times: _write(_known(job), parcel, times))
+
+
+def score_and_write(job: Any, table: pa.Table) -> Iterator[pa.Table]:
+    """The whole way of a shard that needs no model."""
+    return _each(table, PREPARE, lambda parcel, times: _score_and_write(_known(job), loaded(parcel, "shard"), times))
+
+
+@lru_cache(maxsize=1)
+def _known(job: Any) -> Job:
+    """The ``Job`` that a reference stands for, once a process.
+
+    Raises ``EngineError`` where the folders that it writes to are not seen.
+    """
+    known: Job = received(job)
+    known.place.enter()
+    for folder in known.committer.folders:
+        if storage.is_local(folder) and not folder.exists():
+            raise EngineError(
+                f"node {socket.gethostname()} does not see {folder}: run folder and output must be the same for all "
+                "nodes, on a shared file system or in an object store"
+            )
+    return known
+
+
+def _each(
+    table: pa.Table, operator: str, work: Callable[[Parcel, StageTimes], Mapping[str, Any]]
+) -> Iterator[pa.Table]:
+    """The rows that ``work`` makes of a table's, stamped; one that carries a failure goes on as it is."""
+    for parcel in unpacked(table):
+        if "failure" in parcel:
+            yield packed(parcel)
+            continue
+        times = StageTimes()
+        began = time.time()
+        try:
+            columns = work(parcel, times)
+        except ClipsieveError as failure:
+            columns = {"shard": parcel["shard"], "failure": failure}
+        stamp = Stamp(
+            operator=operator,
+            began=began,
+            ended=time.time(),
+            process=(socket.gethostname(), os.getpid()),
+            seconds=times.seconds,
+        )
+        yield packed({**columns, "stamps": [*loaded(parcel, "stamps"), stamp]})
+
+
+def _prepared(job: Job, shard: Shard, times: StageTimes) -> tuple[ShardInWork, pa.Buffer]:
+    """A shard with its chunks, and the model's inputs one after the other."""
+    preparation = Preparation(
+        plan=job.plan,
+        reader=job.reader,
+        sink=job.committer,
+        prepare=None if job.model is None else job.model.preprocessing.prepare,
+        workers=job.threads,
+        times=times,
+    )
+    inputs = pa.BufferOutputStream()
+    for one in preparation.chunks([shard]):
+        one.work.chunks.append(one.chunk)
+        for prepared in one.inputs.values():
+            inputs.write(of_array(prepared))
+    return one.work, inputs.getvalue()
+
+
+def _prepare(job: Job, shard: Shard, times: StageTimes) -> Mapping[str, Any]:
+    work, inputs = _prepared(job, shard, times)
+    data, places = work.store.packed()
+    work.store.close()
+    rows = work.rows
+    found = {
+        "chunks": [chunk.found() for chunk in work.chunks],
+        "places": places,
+        "rows": {"origins": rows.origins, "errors": rows.errors, "starts": rows.starts, "kept": rows.kept},
+    }
+    return {
+        "shard": shard,
+        "rows": of_table(rows.table),
+        "found": found,
+        "bytes": pa.py_buffer(data),
+        "inputs": inputs,
+        "texts": ShardTexts.of(work.chunks) if job.plan.needs_texts else None,
+    }
+
+
+def _write(job: Job, parcel: Parcel, times: StageTimes) -> Mapping[str, Any]:
+    shard: Shard = loaded(parcel, "shard")
+    found = loaded(parcel, "found")
+    rows = Rows(table=to_table(parcel["rows"]), **found["rows"])
+    pieces = list(chunks(job.plan, shard.number, Batch.from_rows(rows, job.reader.layout), times=times))
+    for chunk, known in zip(pieces, found["chunks"], strict=True):
+        chunk.resume(known)
+    vectors = np.frombuffer(parcel["vectors"], np.float32).reshape(-1, loaded(parcel, "dim"))
+    texts: TextVectors | None = loaded(parcel, "texts")
+    assert job.model is not None
+    score_vectors(pieces, _of_chunks(pieces, vectors), texts, job.model.prompts)
+    return _committed(job, shard, pieces, ByteStore.unpacked(parcel["bytes"], found["places"]), times)
+
+
+def _score_and_write(job: Job, shard: Shard, times: StageTimes) -> Mapping[str, Any]:
+    work, _ = _prepared(job, shard, times)
+    return _committed(job, shard, work.chunks, work.store, times)
+
+
+def _committed(
+    job: Job, shard: Shard, pieces: Sequence[Chunk], store: ByteStore, times: StageTimes
+) -> Mapping[str, Any]:
+    """Commits a shard; what is left of it is a few numbers."""
+    scored = ScoredShard(shard=shard, chunks=pieces, store=store, layout=job.reader.layout)
+    with times.of("decide and write"):
+        counts = job.committer.commit(scored)
+    return {"shard": shard, "counts": counts}
+
+
+def _of_chunks(pieces: Sequence[Chunk], encoded: Vectors) -> list[Vectors]:
+    """The vectors of each chunk, a row an image, NaN where it was not encoded; ``encoded`` are the others in order."""
+    ends = accumulate(int(chunk.encoded.sum()) for chunk in pieces)
+    cut = np.split(encoded, list(ends)[:-1])
+    found = []
+    for chunk, mine in zip(pieces, cut, strict=True):
+        vectors = np.full((chunk.batch.images, encoded.shape[1]), np.nan, dtype=np.float32)
+        vectors[chunk.encoded] = mine
+        found.append(vectors)
+    return found

@@ -1,0 +1,105 @@
+"""How busy the parts of an engine were, and what to add to go faster: a line for each operator."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+PREPARE, ENCODE, WRITE = "prepare", "encode", "write"
+
+BUSY = 0.85
+"""From this share of its time on an operator counts as the one that the others wait for."""
+
+
+FEW = 4
+"""With fewer shards for each worker than this, those at the beginning and the end decide how busy they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamp:
+    """When and where an operator worked on a shard: by the clock, in seconds; and its time by stage."""
+
+    operator: str
+    began: float
+    ended: float
+    process: tuple[str, int]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What an operator has done: ``shards`` of them in ``busy`` seconds, summed over its workers.
+
+    A shard has waited ``waited`` seconds for it on average, after the operator before; None for the first.
+    ``used`` is the share of the time in which all ``workers`` could have worked that they did.
+    """
+
+    operator: str
+    shards: int
+    busy: float
+    waited: float | None
+    workers: int
+    used: float
+
+
+class Meter:
+    """Adds up the stamps of shards as they are done."""
+
+    def __init__(self) -> None:
+        self._shards: Counter[str] = Counter()
+        self._waits: Counter[str] = Counter()
+        self._busy: dict[str, float] = defaultdict(float)
+        self._waited: dict[str, float] = defaultdict(float)
+        self._began = math.inf
+        self._ended = -math.inf
+
+    def add(self, stamps: Sequence[Stamp]) -> None:
+        """Counts those of a shard, in the order of the operators."""
+        for stamp in stamps:
+            self._shards[stamp.operator] += 1
+            self._busy[stamp.operator] += stamp.ended - stamp.began
+            self._began = min(self._began, stamp.began)
+            self._ended = max(self._ended, stamp.ended)
+        for before, after in pairwise(stamps):
+            self._waits[after.operator] += 1
+            # Clocks of two nodes may differ by more than a shard waits.
+            self._waited[after.operator] += max(0.0, after.began - before.ended)
+
+    def usage(self, workers: Mapping[str, int]) -> list[Usage]:
+        """That of each operator, of which there were so many ``workers``, from the first shard's begin to the last's
+        end."""
+        wall = self._ended - self._began
+        return [
+            Usage(
+                operator=name,
+                shards=shards,
+                busy=round(self._busy[name], 3),
+                waited=round(self._waited[name] / self._waits[name], 3) if self._waits[name] else None,
+                workers=workers[name],
+                used=round(min(1.0, self._busy[name] / max(wall * workers[name], 1e-9)), 4),
+            )
+            for name, shards in self._shards.items()
+        ]
+
+
+def advice(found: Sequence[Usage]) -> str:
+    """What to add to go faster, in one line."""
+    used = {one.operator: one.used for one in found}
+    workers = {one.operator: one.workers for one in found}
+    cpus = used.get(PREPARE, 0.0) + used.get(WRITE, 0.0)
+    encoders = used.get(ENCODE)
+    if encoders is not None and encoders >= BUSY:
+        return f"the encoders are busy {encoders:.0%} of the time: add encoders (GPUs) to go faster"
+    if cpus >= BUSY:
+        idle = "" if encoders is None else f", the encoders wait {1 - encoders:.0%} of it"
+        return f"the CPUs are busy {min(cpus, 1.0):.0%} of the time{idle}: add CPU nodes to go faster"
+    shards, places = max(one.shards for one in found), workers.get(PREPARE, 1)
+    if shards < FEW * places:
+        return (
+            f"{shards:,} shards are few for {places:,} CPUs: smaller ones (read: {{shard_bytes: ...}}) keep more of "
+            "them busy"
+        )
+    return "neither the encoders nor the CPUs are busy all the time: they wait for storage; raise --workers"

@@ -1,0 +1,190 @@
+"""The search by many workers finds what the search in one process finds, in every field."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from clipsieve.core.spread import Spread, in_threads
+from clipsieve.dedup import (  # fmt: skip
+    Duplicates,
+    Held,
+    Stretch,
+    cells,
+    clusters,
+    digests,
+    distributed,
+    search,
+    semantic,
+    sketch,
+    stretches,
+    tiles,
+)
+from tests.dedup.reference import Case
+from tests.dedup.test_semantic import THRESHOLDS, clustered, same, vectors
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Table:
+    """A ``Shelf`` in memory."""
+
+    def __init__(self) -> None:
+        self.stretches: dict[int, Stretch] = {}
+
+    def put(self, number: int, stretch: Stretch) -> None:
+        self.stretches[number] = stretch
+
+    def get(self, number: int, rows: Any = None) -> Stretch:
+        whole = self.stretches[number]
+        return whole if rows is None else whole.take(rows)
+
+
+def serially(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    return map(work, items)
+
+
+def twice(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """As a cluster may: what was done is lost and done again, and nobody sees what another one changed."""
+    for item in items:
+        pickle.loads(pickle.dumps(work(pickle.loads(pickle.dumps(item)))))
+        yield pickle.loads(pickle.dumps(work(item)))
+
+
+def by_workers(rows: np.ndarray, threshold: float, spread: Spread = serially, **options: Any) -> Duplicates:
+    return distributed(
+        Held(vectors=rows), digests(rows), threshold, spread=spread, shelf=Table(), **{"method": "exact", **options}
+    )
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stretches and blocks so small that a handful of images makes many tiles, and each goes through all there is."""
+    monkeypatch.setattr(stretches, "FEWEST", 3)
+    monkeypatch.setattr(stretches, "MOST", 5)
+    monkeypatch.setattr(tiles, "SMALL", 0)
+    for module in (tiles, search):
+        monkeypatch.setattr(module, "BLOCK", 3)
+        monkeypatch.setattr(module, "STRIP", 6)
+    monkeypatch.setattr(search, "QUEUE", 5)
+    monkeypatch.setattr(search, "CROWDED", 2)
+    monkeypatch.setattr(clusters, "SIZE", 4)
+    monkeypatch.setattr(sketch, "CHOICES", (1, 2))
+    monkeypatch.setattr(sketch, "CANDIDATE_COST", 0)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("spread", [serially, in_threads, twice])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(case=vectors(), threshold=THRESHOLDS)
+def test_equals_the_search_in_one_process(
+    case: tuple[Case, np.ndarray, np.ndarray], threshold: float, spread: Spread
+) -> None:
+    asked, ours, others = case
+    options: dict[str, Any] = {"order": asked.order, "units": asked.units, "links": asked.links}
+    options["against"] = others if len(others) else None
+
+    found, wanted = by_workers(ours, threshold, spread, **options), semantic(ours, threshold, method="exact", **options)
+
+    same(found, wanted)
+    assert (found.method, found.recall) == (wanted.method, wanted.recall)
+
+
+@pytest.mark.parametrize("small", [0, tiles.SMALL])
+@pytest.mark.parametrize(("size", "spread"), [(700, serially), (1000, in_threads), (5000, serially)])
+def test_the_size_of_tiles_changes_nothing(
+    size: int, spread: Spread, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = clustered(3000)
+    rows[::100] = rows[1]
+    monkeypatch.setattr(stretches, "FEWEST", size)
+    monkeypatch.setattr(tiles, "SMALL", small)
+
+    same(by_workers(rows, 0.95, spread), semantic(rows, 0.95))
+
+
+def test_what_is_known_already_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image hears of one from its own stretch, and from another stretch only of one that is no farther."""
+    monkeypatch.setattr(stretches, "FEWEST", 500)
+    sent = []
+
+    def counted(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        for result in map(work, items):
+            if isinstance(result, tiles.Hits):
+                sent.append(len(result.classes))
+            yield result
+
+    found = by_workers(clustered(3000), 0.95, counted)
+
+    assert len(found.removed) == 3000
+    assert len(sent) == 21
+    assert sum(sent[:6]) == 3000
+    assert sum(sent[6:]) < 15 * 1000 / 3
+
+
+@pytest.mark.parametrize("against", [None, clustered(3600)[3000:]], ids=["alone", "against"])
+def test_overlapping_cells_find_nearly_all_and_say_how_much(
+    against: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = clustered(3000)
+    monkeypatch.setattr(stretches, "FEWEST", 700)
+    monkeypatch.setattr(cells, "FEWEST", 50)
+    monkeypatch.setattr(cells, "NEAREST", 3)
+    options: dict[str, Any] = {"links": "any", "units": np.arange(3000) // 2, "against": against}
+    every = semantic(rows, 0.95, **options)
+    some = by_workers(rows, 0.95, twice, method="approximate", **options)
+
+    assert some.method == "vectors, approximate search"
+    assert some.recall is not None
+    assert some.recall >= 0.99
+    assert (some.removed <= every.removed).all()
+    assert (some.max_similarity <= every.max_similarity).all()
+    assert 0.9 < (some.nearest == every.nearest).mean() < 1
+
+
+def test_where_each_would_be_looked_for_in_every_cell_all_are_compared() -> None:
+    rows = clustered(900)
+    found = by_workers(rows, 0.95, method="approximate")
+
+    same(found, semantic(rows, 0.95, method="exact"))
+    assert (found.method, found.recall) == ("vectors, approximate search", 1)
+
+
+def test_equal_rows_have_equal_digests_and_no_others() -> None:
+    rows = np.array([[1, 0], [1, -0.0], [2, 0], [0, 0], [np.nan, 1], [1, 0]], dtype=np.float32)
+
+    one, same_one, other, *unusable, last = stretches.labels(digests(rows)).tolist()
+
+    assert one == same_one == last
+    assert len({one, other, -1}) == 3
+    assert unusable == [-1, -1]
+
+
+@pytest.mark.parametrize("n", [0, 1])
+@pytest.mark.parametrize("method", ["exact", "approximate"])
+def test_nothing_to_compare(n: int, method: str, tmp_path: Path) -> None:
+    found = by_workers(np.ones((n, 8), dtype=np.float32), 0.9, method=method, scratch=tmp_path)
+
+    assert found.removed.tolist() == [False] * n
+    assert found.nearest.tolist() == [-1] * n
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 90}, "threshold is a cosine between -1 and 1, not 90"),
+        ({"links": "all"}, "links is one of any, leader, group, not 'all'"),
+        ({"method": "faiss"}, "method is 'auto', 'exact' or 'approximate', not 'faiss'"),
+    ],
+)
+def test_says_what_does_not_fit(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        by_workers(np.ones((4, 2), dtype=np.float32), **{"threshold": 0.9, **options})

@@ -1,0 +1,214 @@
+"""Whatever the layout, the number of workers and the batch size: on Ray a run commits what it commits here."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import clipsieve
+from clipsieve import demo
+from clipsieve.api import execution
+from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
+from clipsieve.recipe import Recipe
+from clipsieve.runfolder import RunFolder
+from tests.engines.ray.conftest import CLIENT, contents, curate
+from tests.engines.ray.hooks import Hook
+from tests.fakes import image_bytes
+
+pytest.importorskip("ray.data")
+
+
+def some_image(chance: random.Random) -> bytes | None:
+    """Sharp, blurred, cut off, empty or missing."""
+    data = image_bytes(
+        chance.choice(["red", "green", "blue"]), (chance.randint(20, 60), 40),
+        sharp=chance.random() < 0.7, seed=chance.randint(0, 99),
+    )  # fmt: skip
+    return chance.choices([data, data[:60], b"", None], [10, 1, 1, 1])[0]
+
+
+def rows_of(layout: str, chance: random.Random, folder: Path) -> pa.Table:
+    """Forty samples of a layout; captions by path, the others with their bytes."""
+    samples = range(40)
+    if layout == "captions":
+        paths = []
+        for number in samples:
+            (folder / f"{number}.png").write_bytes(some_image(chance) or b"")
+            paths.append(f"{number}.png" if chance.random() < 0.9 else "missing.png")
+        return pa.table({"image": paths, "text": [f"number {number}" for number in samples]})
+    if layout == "lists":
+        images = [[some_image(chance) for _ in range(chance.randint(0, 3))] for _ in samples]
+        return pa.table({"images": pa.array(images, pa.list_(pa.binary()))})
+    rows: list[dict[str, Any]] = []
+    for number in samples:
+        for position in range(chance.randint(1, 4)):
+            image = chance.random() < 0.6
+            rows.append(
+                {
+                    "sample_id": f"document-{number}",
+                    "position": position,
+                    "modality": "image" if image else "text",
+                    "content_type": "image/png" if image else "text/plain",
+                    "text_content": None if image else f"words {number}",
+                    "binary_content": some_image(chance) if image else None,
+                    "source_ref": None,
+                    "materialize_error": None,
+                }
+            )
+    kinds = {"position": pa.int32(), "binary_content": pa.large_binary()}
+    names = list(rows[0])
+    return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in names})
+
+
+SHARD_BYTES = {"captions": 200, "lists": 20_000, "interleaved": 20_000}
+
+
+@pytest.mark.parametrize("layout", list(SHARD_BYTES))
+@pytest.mark.parametrize("workers", [1, 3])
+def test_ledger_and_output_are_those_of_the_local_engine(
+    cluster: Any, tmp_path: Path, layout: str, workers: int
+) -> None:
+    chance = random.Random(f"{layout}{workers}")
+    pq.write_table(rows_of(layout, chance, tmp_path), tmp_path / "rows.parquet", row_group_size=8)
+    recipe = {
+        "read": {"path": str(tmp_path / "rows.parquet"), "layout": layout, "shard_bytes": SHARD_BYTES[layout]},
+        "keep": [{"rule": "blur >= 100", "drop": chance.choice(["image", "sample"])}, "width >= 25"],
+        "write": {"format": "parquet" if layout == "lists" else "webdataset"},
+        "on_error": chance.choice(["drop", "drop-sample", "keep"]),
+        "score_all": chance.random() < 0.5,
+    }
+    clipsieve.run(**recipe, out=tmp_path / "local")
+    clipsieve.run(**recipe, out=tmp_path / "ray", engine="ray", workers=workers)
+    assert len(RunFolder(tmp_path / "ray").stored_shards()) > 3
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path) -> None:
+    demo.generate(tmp_path / "data", seed=3, documents=15, pairs=1)
+    recipe = {
+        "read": {"path": str(tmp_path / "data" / "documents.parquet"), "shard_bytes": 200_000},
+        "model": "demo",
+        "keep": [*demo.KEEP_DOCUMENTS, "label_probability >= 0.01"],
+        "scores": {"label": {"labels": ["a red circle", "a blue square", "a cat"]}},
+        "vectors": True,
+        "write": "webdataset",
+        "batch_size": 8,
+    }
+    clipsieve.run(**recipe, out=tmp_path / "local")
+    run = clipsieve.run(**recipe, out=tmp_path / "ray", engine="ray", encoders=2)
+    assert len(run.shards()) > 2
+    here = clipsieve.Run.open(tmp_path / "local")
+    for column in here.ledger.column_names:
+        one, other = here.ledger[column], run.ledger[column]
+        if pa.types.is_floating(one.type):  # two encoders have half the threads each, which sum in another order
+            np.testing.assert_allclose(one.to_numpy(), other.to_numpy(), rtol=0, atol=1.1e-5)
+        else:
+            assert one.equals(other), column
+    for shard in here.shards():
+        for of in ("image", "text"):
+            vectors = here.vectors(shard.number, of), run.vectors(shard.number, of)
+            np.testing.assert_allclose(*vectors, rtol=0, atol=1e-5)
+    tars = [path.name for path in sorted((tmp_path / "local" / "output").iterdir())]
+    assert tars == [path.name for path in sorted((tmp_path / "ray" / "output").iterdir())]
+    for tar in tars:
+        assert (tmp_path / "ray" / "output" / tar).read_bytes() == (tmp_path / "local" / "output" / tar).read_bytes()
+    assert [one.operator for one in run.facts.operators] == ["prepare", "encode", "write"]
+    assert {one.shards for one in run.facts.operators} == {len(run.shards())}
+
+
+def test_two_passes_on_a_cluster(cluster: Any, source: Path, tmp_path: Path) -> None:
+    recipe = {
+        "read": {"path": str(source / "*.parquet"), "shard_bytes": 30_000},
+        "keep": ["blur >= 100", "blur in top 80%"],
+        "dedup": "perceptual",
+        "write": "jsonl",
+    }
+    clipsieve.run(**recipe, out=tmp_path / "local")
+    clipsieve.run(**recipe, out=tmp_path / "ray", engine="ray")
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_by_rays_client_from_outside_the_cluster(cluster: Any, source: Path, tmp_path: Path) -> None:
+    curate(source, tmp_path / "local")
+    (tmp_path / "marks").mkdir()
+    address = f"ray://127.0.0.1:{CLIENT}"
+    command = [sys.executable, "-m", "tests.engines.ray.driven", address, str(source), str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=60)
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+class Locked(Hook):
+    """A filter that cannot be sent anywhere."""
+
+    lock = None
+
+    def __reduce__(self) -> Any:
+        raise TypeError("cannot pickle a lock")
+
+
+def test_a_filter_that_cannot_be_sent_is_one_line(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=r"cannot be sent .*cannot pickle a lock.*filters in Python must be picklable"
+    ):
+        curate(source, tmp_path / "run", Locked(), engine="ray")
+
+
+def test_a_model_that_no_node_has_is_one_line(cluster: Any, source: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(ModelError, match=r"on node .*: model folder .* has no config\.json"):
+        curate(source, tmp_path / "run", engine="ray", model=str(tmp_path / "model"), keep=["clip_score >= 0.2"])
+
+
+def test_what_an_earlier_run_found_is_taken_over_on_this_machine_only(tmp_path: Path, source: Path) -> None:
+    known: Any = object()
+    recipe = Recipe.build({"read": str(source / "*.parquet"), "engine": "ray"})
+    with pytest.raises(RecipeError, match="leave engine: ray out"):
+        execution.execute(recipe, tmp_path / "run", clipsieve.api.Silent(), known=known)
+    with pytest.raises(RecipeError, match="leave engine: ray out"):
+        clipsieve.curate(pa.table({"image": [image_bytes()], "text": ["red"]}), engine="ray", keep=["blur >= 100"])
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(EngineError, match=r"cannot connect to a Ray cluster at ray://127\.0\.0\.1:1: .*; start one"):
+        curate(source, tmp_path / "run", engine="ray", address="ray://127.0.0.1:1")
+
+
+def test_where_a_run_goes_is_no_part_of_its_identity() -> None:
+    here = Recipe.build({"read": "a"})
+    there = Recipe.build(
+        {"read": "a", "engine": "ray", "address": "auto", "encoders": "1-8", "encoder_gpus": 0.5, "workers": 8}
+    )
+    assert there.encoders == (1, 8)
+    assert Recipe.build({"read": "a", "engine": "ray", "encoders": 4}).encoders == (4, 4)
+    assert here.identity() == there.identity()
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"address": "auto"}, "address is of a cluster; say engine: ray too"),
+        ({"engine": "ray", "encoders": "8-1"}, "encoders: give a number from 1 on, or two such as 1-8"),
+        ({"engine": "ray", "encoders": 0}, "encoders: give a number from 1 on"),
+        ({"engine": "ray", "encoder_gpus": 1.5}, "encoder_gpus is a part of one GPU or whole ones, not 1.5"),
+        ({"engine": "spark"}, "engine: "),
+    ],
+)
+def test_keys_that_cannot_be_right(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Recipe.build({"read": "a", **keys})
+
+
+def test_an_error_policy_that_stops_ends_the_run_at_once(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(CountsError, match="stopped at shard 2, row 4"):
+        curate(source, tmp_path / "run", engine="ray", on_error="stop")

@@ -1,0 +1,145 @@
+"""A cluster loses what clusters lose, and the run ends as if it had not: every shard once, the ledger the same."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from clipsieve.errors import SourceError
+from clipsieve.runfolder import RunFolder
+from tests.engines.ray.conftest import NODE, contents, curate
+from tests.engines.ray.hooks import Dies, Slow
+
+pytest.importorskip("ray.data")
+
+ROOT = Path(__file__).parents[3]
+MODEL = {"model": "demo", "keep": ["blur >= 100", "clip_score >= -1"]}
+
+
+@pytest.fixture(scope="module")
+def whole(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an undisturbed run on this machine gives."""
+    curate(source, out := tmp_path_factory.mktemp("whole"))
+    assert len(RunFolder(out).stored_shards()) == 8
+    return contents(out)
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where hooks leave their marks."""
+    (tmp_path / "marks").mkdir()
+    return tmp_path / "marks"
+
+
+def meanwhile(wait_for: Callable[[], Any], then: Callable[[Any], object]) -> threading.Thread:
+    """Does ``then`` as soon as there is something to wait for, beside the run."""
+
+    def watch() -> None:
+        until = time.monotonic() + 60
+        while not (found := wait_for()) and time.monotonic() < until:
+            time.sleep(0.05)
+        then(found)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def test_worker_processes_that_are_killed(cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any) -> None:
+    curate(source, tmp_path / "run", Dies(marks=marks, times=2), engine="ray")
+    assert len(list(marks.iterdir())) == 2
+    assert contents(tmp_path / "run") == whole
+
+
+def test_a_node_that_is_removed(cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any) -> None:
+    node = cluster.add_node(**NODE)
+    hook = Slow(marks=marks, seconds=2, node=node.node_id)
+    watcher = meanwhile(
+        lambda: list(marks.glob(f"{node.node_id}-*")), lambda _: cluster.remove_node(node, allow_graceful=False)
+    )
+    curate(source, tmp_path / "run", hook, engine="ray")
+    watcher.join()
+    assert contents(tmp_path / "run") == whole
+
+
+def test_a_slow_node_does_less_and_nothing_waits_for_it_twice(
+    cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any
+) -> None:
+    slow = cluster.head_node.node_id
+    curate(source, tmp_path / "run", Slow(marks=marks, seconds=2, node=slow), engine="ray")
+    done = [mark.name.startswith(slow) for mark in marks.iterdir()]
+    assert len(done) == 8
+    assert sum(done) < 4
+    assert contents(tmp_path / "run") == whole
+
+
+def test_an_encoder_that_is_killed_for_its_memory(cluster: Any, source: Path, tmp_path: Path, marks: Path) -> None:
+    curate(source, tmp_path / "local", **MODEL)
+
+    def encoders() -> list[psutil.Process]:
+        if not list(marks.iterdir()):
+            return []
+        named = [(process, process.name(), process.cmdline()) for process in psutil.Process().children(recursive=True)]
+        return [process for process, _, command in named if command and "Encode" in command[0]]
+
+    watcher = meanwhile(encoders, lambda found: found[0].kill())
+    run = curate(source, tmp_path / "run", Slow(marks=marks, seconds=0.5), engine="ray", encoders=1, **MODEL)
+    watcher.join()
+    assert run.counts.images.total == 48
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+def test_the_driver_that_is_killed(cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.engines.ray.driven",
+        cluster.address,
+        str(source),
+        str(tmp_path),
+        str(marks),
+    ]
+    driver = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    ledger = tmp_path / "run" / "ledger"
+    until = time.monotonic() + 60
+    while len(list(ledger.glob("0*.parquet"))) < 2:
+        assert driver.poll() is None, driver.stderr and driver.stderr.read().decode()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.communicate()
+    assert 2 <= len(RunFolder(tmp_path / "run").done("ledger")) < 8
+    shutil.copytree(tmp_path / "run", tmp_path / "here")
+    curate(source, tmp_path / "here")
+    curate(source, tmp_path / "run", engine="ray")
+    assert contents(tmp_path / "here") == contents(tmp_path / "run") == whole
+
+
+def test_a_shard_whose_file_is_corrupt_ends_the_run_when_the_others_are_done(
+    cluster: Any, source: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(source, tmp_path / "source")
+    path = tmp_path / "source" / "5.parquet"
+    data, times = path.read_bytes(), path.stat()
+    path.write_bytes(data[:4] + bytes(60) + data[64:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for out, options in (("run", {}), ("by model", MODEL)):
+        with pytest.raises(SourceError, match=r"5\.parquet.*; the other shards are done$"):
+            curate(tmp_path / "source", tmp_path / out, engine="ray", **options)
+        assert RunFolder(tmp_path / out).done("ledger") == {0, 1, 2, 3, 4, 6, 7}
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    curate(tmp_path / "source", tmp_path / "run", engine="ray")
+    curate(tmp_path / "source", tmp_path / "local")
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")

@@ -1,0 +1,221 @@
+"""The second pass in other processes, which finish in any order: the same ledger and output, to the byte."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import random
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clipsieve.core import storage
+from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
+from clipsieve.core.spread import Spread
+from clipsieve.dedup import stretches
+from clipsieve.engines import duplicates
+from clipsieve.errors import OutputError, RunFolderError
+from clipsieve.runfolder import RunFolder
+from tests.engines.conftest import Curate
+from tests.engines.test_duplicates import CAPTIONS, INTERLEAVED, LISTS, document, turned
+from tests.fakes import image_bytes
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass
+class Elsewhere:
+    """A ``Spread`` that does each item in another process and in any order."""
+
+    pool: ProcessPoolExecutor
+    seed: int = 0
+
+    def __call__(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        every = list(items)
+        order = random.Random(self.seed).sample(range(len(every)), len(every))
+        futures = {place: self.pool.submit(work, every[place]) for place in order}
+        for place in range(len(every)):
+            yield futures[place].result()
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[Elsewhere]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2])  # what is sent may be defined in tests
+        with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+            yield Elsewhere(pool)
+
+
+def captions() -> pa.Table:
+    rng = np.random.default_rng(3)
+    images = [turned(float(angle)) for angle in rng.uniform(0, 90, 22)]
+    images[5] = images[17]
+    return rows_of([*images, b"not an image", image_bytes("red")])
+
+
+def rows_of(images: list[bytes]) -> pa.Table:
+    ids = [f"s{number}" for number in range(len(images))]
+    return pa.table({"id": ids, "image": images, "caption": ["red"] * len(images)})
+
+
+def documents() -> pa.Table:
+    red, green, blue, white = (image_bytes(colour, sharp=False) for colour in ("red", "green", "blue", "white"))
+    parts = [
+        *document("a", "one", red, blue),
+        *document("b", "two", red, green),
+        *document("c", blue),
+        *document("d", "x"),
+    ]
+    return pa.Table.from_pylist([*parts, *document("e", white, "last")], INTERLEAVED_SCHEMA)
+
+
+def lists() -> pa.Table:
+    red, green, blue = (image_bytes(colour, sharp=False) for colour in ("red", "green", "blue"))
+    return pa.table({"id": ["a", "b", "c"], "images": [[red, red], [green, red], [blue, green]], "caption": ["x"] * 3})
+
+
+RECIPES: list[tuple[Callable[[], pa.Table], Layout, list[str], dict[str, Any]]] = [
+    (captions, CAPTIONS, ["width in top 60%"], {}),
+    (captions, CAPTIONS, ["blur in bottom 70%", "clip_score in top 80%"], {"on_error": "keep"}),
+    (captions, CAPTIONS, ["clip_score in top 80%"], {"dedup": {"threshold": 0.99, "keep": "blur"}}),
+    (captions, CAPTIONS, [], {"dedup": {"threshold": 0.999, "links": "leader"}, "on_error": "keep"}),
+    (captions, CAPTIONS, [], {"dedup": {"threshold": 0.99, "links": "group", "method": "approximate"}}),
+    (captions, CAPTIONS, [], {"dedup": "exact"}),
+    (captions, CAPTIONS, [], {"dedup": "perceptual"}),
+    (documents, INTERLEAVED, ["image_text_ratio in top 90%"], {"dedup": 0.9}),
+    (documents, INTERLEAVED, [], {"dedup": {"threshold": 0.9, "unit": "sample"}}),
+    (lists, LISTS, [], {"dedup": 0.9}),
+    (captions, CAPTIONS, ["width >= 1000"], {"dedup": 0.9}),
+]  # fmt: skip
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What a run leaves that its user sees."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in ("ledger", "output")
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(("table", "layout", "keep", "options"), RECIPES)
+def test_the_same_files_as_in_one_process(
+    table: Any, layout: Layout, keep: list[str], options: dict[str, Any],
+    curate: Curate, elsewhere: Elsewhere, tmp_path: Path,
+) -> None:  # fmt: skip
+    of_shard = 5 if layout is CAPTIONS else 20
+    for name, spread in (("here", None), ("elsewhere", elsewhere)):
+        out = tmp_path / name
+        curate(table(), layout, *keep, out=out, rows_a_shard=of_shard, write="parquet", spread=spread, **options)
+
+    found = files(tmp_path / "elsewhere")
+    assert found == files(tmp_path / "here")
+    assert any(name.startswith("ledger") for name in found)
+    assert not (tmp_path / "elsewhere" / "staged").exists()
+
+
+class LostError(Exception):
+    """The driver is gone."""
+
+
+def dies_at(name: str) -> Spread:
+    """A ``Spread`` of this process that dies when work of that ``name`` is to be done, after the first item."""
+
+    def spread(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        for number, item in enumerate(items):
+            if type(work).__name__ == name and number:
+                raise LostError
+            yield work(pickle.loads(pickle.dumps(item)))
+
+    return spread
+
+
+@pytest.mark.parametrize("name", ["Look", "Lay", "CompareTile", "Fetch", "Commit"])
+def test_a_second_pass_that_died_elsewhere_is_finished_here(
+    name: str, curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stretches, "FEWEST", 8)
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    curate(captions(), CAPTIONS, "blur in bottom 90%", out=tmp_path / "whole", **options)
+    with pytest.raises(LostError):
+        curate(captions(), CAPTIONS, "blur in bottom 90%", out=tmp_path / "killed", spread=dies_at(name), **options)
+    if name == "Commit":
+        assert (tmp_path / "killed" / "staged" / "duplicates.parquet").exists()
+        monkeypatch.setattr(duplicates, "_search", None)  # it is not searched again
+
+    curate(captions(), CAPTIONS, "blur in bottom 90%", out=tmp_path / "killed", **options)
+
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        return (work(pickle.loads(pickle.dumps(item))) for item in items)
+
+    monkeypatch.setattr(stretches, "FEWEST", 8)
+    remote = RunFolder(storage.place(f"memory://{tmp_path.name}/run"))
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    curate(captions(), CAPTIONS, "clip_score in top 90%", out=tmp_path / "run", **options)
+    curate(captions(), CAPTIONS, "clip_score in top 90%", out=remote.path, spread=with_copies, **options)
+
+    local = RunFolder(tmp_path / "run")
+    assert [storage.read(remote.part("ledger", shard)) for shard in range(5)] == [
+        local.part("ledger", shard).read_bytes() for shard in range(5)
+    ]
+    assert "staged" not in storage.names(remote.path)
+
+
+def test_a_shard_that_a_lost_attempt_has_committed_is_left_as_it_is(curate: Curate, tmp_path: Path) -> None:
+    def doing_all_twice(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        for item in items:
+            first, second = work(item), work(item)
+            assert type(work).__name__ != "Commit" or first == second
+            yield second
+
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    curate(captions(), CAPTIONS, out=tmp_path / "once", **options)
+    curate(captions(), CAPTIONS, out=tmp_path / "twice", spread=doing_all_twice, **options)
+
+    assert files(tmp_path / "twice") == files(tmp_path / "once")
+
+
+def test_what_a_commit_raises_elsewhere_is_raised_here(curate: Curate, elsewhere: Elsewhere, tmp_path: Path) -> None:
+    table = captions().append_column("width", pa.array(range(24)))
+    with pytest.raises(OutputError, match=r"the source has columns named like scores \(width\)"):
+        curate(table, CAPTIONS, "width in top 90%", out=tmp_path / "run", spread=elsewhere,
+               write={"format": "parquet", "scores": True})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"), [(b"half", "is damaged"), (None, r"is of 1 shards, not 5")], ids=["half", "other shards"]
+)
+def test_a_damaged_search_is_one_line(damage: bytes | None, message: str, curate: Curate, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "out": tmp_path / "run"}
+    with pytest.raises(LostError):
+        curate(captions(), CAPTIONS, spread=dies_at("Commit"), **options)
+    found = tmp_path / "run" / "staged" / "duplicates.parquet"
+    if damage is None:
+        pq.write_table(pq.read_table(found), found)
+    else:
+        found.write_bytes(damage)
+
+    with pytest.raises(RunFolderError, match=f"duplicates.parquet {message}.*; remove it and run the same command"):
+        curate(captions(), CAPTIONS, **options)
+
+
+def test_a_run_folder_is_held_by_who_opened_it_alone(tmp_path: Path) -> None:
+    with RunFolder.open(tmp_path / "run", {}, {}) as folder:
+        copy = pickle.loads(pickle.dumps(folder))
+        copy.__exit__()
+
+        with pytest.raises(RunFolderError, match="is in use by another process"):
+            RunFolder.open(tmp_path / "run", {}, {})

@@ -1,0 +1,42 @@
+"""How busy the operators of a cluster were, from the stamps of shards, and what to add."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipsieve.engines.usage import Meter, Stamp, Usage, advice
+
+
+def stamp(operator: str, began: float, ended: float) -> Stamp:
+    return Stamp(operator=operator, began=began, ended=ended, process=("node", 1))
+
+
+def test_stamps_add_up() -> None:
+    meter = Meter()
+    meter.add([stamp("prepare", 100, 104), stamp("encode", 105, 110), stamp("write", 110, 111)])
+    meter.add([stamp("prepare", 100, 104), stamp("encode", 110, 120), stamp("write", 119.9, 120)])
+    prepare, encode, write = meter.usage({"prepare": 2, "encode": 1, "write": 2})
+    assert prepare == Usage(operator="prepare", shards=2, busy=8, waited=None, workers=2, used=0.2)
+    assert encode == Usage(operator="encode", shards=2, busy=15, waited=3.5, workers=1, used=0.75)
+    # The clock of another node is a little behind: nobody waited less than not at all.
+    assert write == Usage(operator="write", shards=2, busy=1.1, waited=0, workers=2, used=0.0275)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "encode", "write", "shards", "said"),
+    [
+        (0.5, 0.97, 0.1, 100, "the encoders are busy 97% of the time: add encoders"),
+        (0.8, 0.4, 0.15, 100, "the CPUs are busy 95% of the time, the encoders wait 60% of it: add CPU nodes"),
+        (0.9, None, None, 100, "the CPUs are busy 90% of the time: add CPU nodes"),
+        (0.3, 0.4, 0.1, 10, "10 shards are few for 8 CPUs: smaller ones"),
+        (0.3, 0.4, 0.1, 100, "neither the encoders nor the CPUs are busy all the time: they wait for storage"),
+    ],
+)
+def test_what_to_add(prepare: float, encode: float | None, write: float | None, shards: int, said: str) -> None:
+    used = {"prepare": prepare, "encode": encode, "write": write}
+    found = [
+        Usage(operator=name, shards=shards, busy=1, waited=None, workers=8, used=share)
+        for name, share in used.items()
+        if share is not None
+    ]
+    assert advice(found).startswith(said)
