@@ -38,7 +38,11 @@ ENCODER = 4000.0
 STORED = 65_536.0
 """Bytes of a stored image, as web images of 512 pixels have."""
 
-SIZES = {10e6: Cluster(cores=32, encoders=1), 1e9: Cluster(cores=64, encoders=8), 10e9: Cluster(cores=64, encoders=64)}
+SIZES = {
+    10e6: Cluster(cores=16, cores_a_machine=16, encoders=1),
+    1e9: Cluster(cores=64, encoders=8),
+    10e9: Cluster(cores=64, encoders=64),
+}
 SIMULATED = 60
 """Shards for each core that are simulated, or all where there are fewer."""
 

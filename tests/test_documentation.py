@@ -35,7 +35,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = sorted((folder / "images").glob("*.jpg"))
     for name in ("a.jpg", "b.jpg"):
         shutil.copy(pictures[-1], folder / name)
-    (recipe,) = blocks("yaml")
+    recipe = blocks("yaml")[0]
     (folder / "recipe.yaml").write_text(recipe.replace("openai/clip-vit-base-patch32", "demo"))
     return folder
 

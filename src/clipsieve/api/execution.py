@@ -71,7 +71,7 @@ def run(
         raise RecipeError(f"give a recipe or its parts, not both (got a recipe and {', '.join(given)})")
     elif not isinstance(recipe, Recipe):
         recipe = Recipe.load(recipe)
-    return execute(recipe, place(out), progress or Silent(), filters)
+    return execute(recipe, out, progress or Silent(), filters)
 
 
 def score(
@@ -88,7 +88,7 @@ def score(
     layout = open_source(recipe).layout
     names = default_scores(layout.kind, has_texts=layout.kind == "interleaved" or bool(layout.texts))
     scores = {**{name: {} for name in names}, **recipe.scores}
-    return execute(recipe.model_copy(update={"scores": scores, "score_all": True}), place(out), progress or Silent())
+    return execute(recipe.model_copy(update={"scores": scores, "score_all": True}), out, progress or Silent())
 
 
 def load_encoder(recipe: Recipe) -> Encoder:
@@ -122,7 +122,9 @@ def execute(
 
     ``encoder`` is the recipe's model, where it is loaded already. Of what is ``known`` nothing is computed again.
     """
-    began, out = time.monotonic(), place(out)
+    began = time.monotonic()
+    storage.configure(recipe.storage_options)  # first: a place keeps the options that it was made with
+    out = place(out)
     reader = open_source(recipe)
     progress.say(reader.describe())
     plan = make_plan(recipe, reader.layout.kind)

@@ -76,7 +76,7 @@ def label(
             "labels": [*scorer.labels], "templates": [*scorer.templates], "min_probability": min_probability, "all": all
         }  # fmt: skip
         recipe = recipe.model_copy(update={"scores": {**recipe.scores, "label": asked}})
-        return execute(recipe, storage.place(out or DEFAULT_OUT), progress)
+        return execute(recipe, out or DEFAULT_OUT, progress)
     if out is not None or options:
         extra = ", ".join([*(["out"] if out is not None else []), *options])
         raise RecipeError(f"{run.path} is a finished run and labelled as it is; leave out {extra}")
