@@ -31,7 +31,7 @@ from duplicates import THRESHOLD, memory, middle, planted, rounded, write
 
 from clipsieve import dedup
 from clipsieve.dedup import cells, stretches
-from clipsieve.engines.stretches import StretchFiles
+from clipsieve.engines.stretch_files import StretchFiles
 from clipsieve.runfolder import RunFolder
 
 T = TypeVar("T")

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import ssl
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -152,6 +153,21 @@ class ImageServer:
     async def zipped(self, writer: asyncio.StreamWriter, path: str, encoding: str = "gzip") -> None:
         """An image, compressed though nobody asked for that."""
         self._say(writer, 200, gzip.compress(RED), content_encoding=encoding)
+
+    async def parts(self, writer: asyncio.StreamWriter, path: str, count: str = "2") -> None:
+        """An image as a gzip of so many parts, and something after them."""
+        size = -(-len(RED) // int(count))
+        pieces = [gzip.compress(RED[at : at + size]) for at in range(0, len(RED), size)]
+        self._say(writer, 200, b"".join(pieces) + b"\0\0", content_encoding="gzip")
+
+    async def bare(self, writer: asyncio.StreamWriter, path: str) -> None:
+        """An image as deflate without a header of zlib."""
+        bare = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        self._say(writer, 200, bare.compress(RED) + bare.flush(), content_encoding="deflate")
+
+    async def chatty(self, writer: asyncio.StreamWriter, path: str, size: str) -> None:
+        """An image with so many bytes in a field of the head."""
+        self._say(writer, 200, RED, content_security_policy="x" * int(size))
 
     async def redirect(self, writer: asyncio.StreamWriter, path: str, to: str = "", code: str = "302") -> None:
         """Somewhere else."""

@@ -205,6 +205,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "url-without-host": cell("http://"),
     "chained-url": cell("zip://x.png::HTTPS://example.org/x.zip"),
     "unknown-scheme": cell("foo://bar/x.png"),
+    "other-protocol": cell("zip://x.png::webhdfs://127.0.0.1:9/x.zip"),
     "absolute-path": lambda folder: str(folder / "good.png"),
     "file-url": lambda folder: (folder / "good.png").as_uri(),
     "dotdot-path": lambda folder: f"../{folder.name}/good.png",
@@ -802,6 +803,27 @@ def test_store_unknown(clipsieve: Clipsieve) -> None:
     assert ends_as_documented("store-unknown", clipsieve("run", "--read", ".", "--out", "s5://bucket/run"))
 
 
+def test_store_no_bucket(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-no-bucket", clipsieve("run", "--read", ".", "--out", "s3:///"))
+
+
+def test_store_one_slash(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-one-slash", clipsieve("run", "--read", ".", "--out", "s3:/bucket/run"))
+
+
+def test_store_of_the_process(clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-of-the-process", clipsieve("run", "--read", ".", "--out", "memory://run"))
+
+
+def test_store_options_unknown(folder: Path, clipsieve: Clipsieve) -> None:
+    (folder / "recipe.yaml").write_text("read: x.csv\nstorage_options: {s33: {key: a, secret: b}}\n")
+    assert ends_as_documented("store-options-unknown", clipsieve("run", "recipe.yaml"))
+
+
+def test_store_no_source(folder: Path, store: Server, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-no-source", clipsieve("run", "--read", "s3://no-such-bucket/x.csv"))
+
+
 def test_store_read_only(clipsieve: Clipsieve) -> None:
     assert ends_as_documented("store-read-only", clipsieve("run", "--read", ".", "--out", "https://example.org/run"))
 
@@ -1127,6 +1149,7 @@ SEARCHES: dict[str, Search] = {
     "other-dimensions": told(lambda about: about.update(dim=65)),
     "newer-index": told(lambda about: about.update(format=99)),
     "unknown-store": lambda folder: ("search", "mysql://host/table", "red"),
+    "index-in-a-store": indexing("s3://bucket/index"),
     "url-without-table": lambda folder: ("search", URL, "red"),
     "url-with-sql": indexing(f"{URL}/images;DROP"),
     "chdb-with-settings": lambda folder: ("search", "chdb://x?mode=ro", "red"),

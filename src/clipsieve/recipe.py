@@ -220,7 +220,9 @@ def _long_form(rule: Any) -> Any:
 def _fetch(value: Any) -> Any:
     if value is False:
         return None
-    return {} if value is None or value is True else value
+    if value is None:
+        raise ValueError("should be false, or a mapping such as {per_host: 2}")
+    return {} if value is True else value
 
 
 WRITE_FORMATS = ("jsonl", "csv", "parquet", "webdataset")
@@ -248,12 +250,33 @@ def _encoders(value: Any) -> Any:
         return value, value
     if isinstance(value, str) and (found := re.fullmatch(r"(\d+)(?:-(\d+))?", value.strip())):
         return int(found[1]), int(found[2] or found[1])
-    return value
+    if value is None or isinstance(value, (list, tuple)):
+        return value
+    raise ValueError(_ENCODERS)
+
+
+_ENCODERS = "give a number from 1 on, or two such as 1-8"
 
 
 def _in_order(value: tuple[int, int] | None) -> tuple[int, int] | None:
     if value is not None and not 1 <= value[0] <= value[1]:
-        raise ValueError("give a number from 1 on, or two such as 1-8")
+        raise ValueError(_ENCODERS)
+    return value
+
+
+def _somewhere(value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise ValueError("give auto, HOST:PORT or ray://HOST:PORT, or leave it out")
+    return value
+
+
+def _of_protocols(value: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    known = storage.protocols()
+    for name in value:
+        if name not in known:
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "such as s3, gs, az or hf"
+            raise ValueError(f"{name!r} is no protocol; {hint}")
     return value
 
 
@@ -268,7 +291,20 @@ def with_scores(write: Any) -> Any:
     return {**whole, "scores": True} if isinstance(whole, Mapping) else write
 
 
-OF_SPEED = ("device", "batch_size", "workers", "engine", "address", "encoders", "encoder_gpus")
+OF_CLUSTER = ("address", "encoders", "encoder_gpus")
+"""Keys of a recipe that only a cluster has."""
+
+
+def with_speed(values: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``values`` of a recipe's file and what is ``said`` beside it, such as where it runs.
+
+    Who says this machine has no use for what the file says of a cluster.
+    """
+    dropped = OF_CLUSTER if said.get("engine") == "local" else ()
+    return {key: value for key, value in values.items() if key not in dropped} | dict(said)
+
+
+OF_SPEED = ("device", "batch_size", "workers", "engine", *OF_CLUSTER)
 """Keys of a recipe that decide how fast a run goes, and where, and nothing of what comes of it."""
 
 
@@ -297,13 +333,15 @@ class Recipe(_Strict):
     fetch: Annotated[FetchPolicy | None, BeforeValidator(_fetch)] = FetchPolicy()
     """How images by URL are fetched; ``false`` in YAML, None here: they are not."""
     limit: int | None = Field(default=None, ge=1)
-    storage_options: Mapping[str, Mapping[str, Any]] = Field(default_factory=dict, exclude=True, repr=False)
+    storage_options: Annotated[Mapping[str, Mapping[str, Any]], AfterValidator(_of_protocols)] = Field(
+        default_factory=dict, exclude=True, repr=False
+    )
     """For each protocol (``s3``) what its filesystem is given: credentials, ``endpoint_url``. Never written down."""
     device: str = "auto"
     batch_size: int = Field(default=BATCH_SIZE, ge=1)
     workers: int | None = Field(default=None, ge=1)
     engine: Literal["local", "ray"] = "local"
-    address: str | None = None
+    address: Annotated[str | None, AfterValidator(_somewhere)] = None
     """Of a Ray cluster: ``auto`` or ``ray://HOST:PORT``; one is started on this machine when it is not said."""
     encoders: Annotated[tuple[int, int] | None, BeforeValidator(_encoders), AfterValidator(_in_order)] = None
     """Copies of the model on a cluster, the fewest and the most: ``4``, or ``1-8``."""
@@ -312,7 +350,7 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _of_a_cluster(self) -> Recipe:
-        said = [name for name in ("address", "encoders", "encoder_gpus") if getattr(self, name) is not None]
+        said = [name for name in OF_CLUSTER if getattr(self, name) is not None]
         if said and self.engine != "ray":
             raise ValueError(f"{', '.join(said)} is of a cluster; say engine: ray too")
         if self.encoder_gpus is not None and self.encoder_gpus > 1 and self.encoder_gpus % 1:

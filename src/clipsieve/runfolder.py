@@ -123,9 +123,7 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """Reads a Parquet file, or of its columns those it has among ``columns``, in this thread."""
-    if storage.is_local(path):
-        return pq.ParquetFile(path).read(columns, use_threads=False)
-    with storage.opened(path) as file:
+    with storage.opened(path) as file:  # by its name Arrow may take it for a URL, as run:1/ledger/00000.parquet
         return pq.ParquetFile(file, pre_buffer=True).read(columns, use_threads=False)
 
 

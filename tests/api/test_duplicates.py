@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import clipsieve
 from clipsieve import Run, demo
 from clipsieve.api import dedup_run
+from clipsieve.engines.select import Selector
 from clipsieve.errors import ClipsieveError
 
 KEEP = ["blur >= 100", "width in top 90%"]
@@ -99,3 +104,48 @@ def test_a_source_that_has_changed_is_refused(data: Path, tmp_path: Path) -> Non
     source.write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(ClipsieveError, match=r"the source has changed since this run began \(.*few\.jsonl\)"):
         dedup_run(run, 0.9, out=tmp_path / "out")
+
+
+@pytest.fixture
+def parquet(data: Path, tmp_path: Path) -> dict[str, Any]:
+    """Six hundred rows in row groups of which none ends where one of the many shards does."""
+    rows = [json.loads(line) for line in (data / "pairs.jsonl").read_text().splitlines()] * 10
+    images = [{**row, "id": f"{place}", "image": (data / row["image"]).read_bytes()} for place, row in enumerate(rows)]
+    pq.write_table(pa.Table.from_pylist(images), path := tmp_path / "pairs.parquet", row_group_size=97)
+    return {"path": str(path), "shard_bytes": path.stat().st_size // 50}
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_many_shards_are_read_by_one_reader_one_after_the_other(
+    form: str, data: Path, parquet: dict[str, Any], tmp_path: Path
+) -> None:
+    read = parquet if form == "parquet" else {"path": str(data / "pairs.jsonl"), "shard_bytes": 1000}
+    run = clipsieve.run(read=read, model="demo", keep=KEEP, vectors=True, out=tmp_path / "run")
+    assert len(run.shards()) > 8
+
+    later = dedup_run(run, 0.98, write="parquet", out=tmp_path / "later")
+
+    written = pq.read_table(tmp_path / "later" / "output")
+    kept = later.ledger.filter(pc.equal(later.ledger["verdict"], "kept"))
+    assert written["id"].to_pylist() == kept["sample_id"].to_pylist()
+
+
+def test_a_second_pass_without_what_was_staged_reads_the_source_again(
+    parquet: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe: dict[str, Any] = {"read": parquet, "model": "demo", "keep": KEEP, "dedup": 0.98, "write": "parquet"}
+    clipsieve.run(**recipe, out=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Selector, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            clipsieve.run(**recipe, out=tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "staged")
+
+    clipsieve.run(**recipe, out=tmp_path / "run")
+
+    for name in ("ledger", "output"):
+        assert contents(tmp_path / "run" / name) == contents(tmp_path / "whole" / name)
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt

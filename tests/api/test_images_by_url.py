@@ -22,6 +22,7 @@ import yaml
 import clipsieve
 from clipsieve import Run, api
 from clipsieve.core import http
+from clipsieve.core.downloads import Downloader
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
 from clipsieve.errors import RecipeError, RunFolderError
 from clipsieve.recipe import Recipe
@@ -80,7 +81,7 @@ def test_each_image_ends_with_a_verdict_and_the_output_holds_the_original_bytes(
 
 
 def test_without_being_asked_nothing_is_fetched_from_this_machine(server: ImageServer) -> None:
-    done = run([server("image/a.png")], None)
+    done = run([server("image/a.png")], {})
     assert verdicts(done) == [("failed", "refused: private address")]
     assert server.connections == 0
 
@@ -89,6 +90,37 @@ def test_fetching_can_be_turned_off(server: ImageServer) -> None:
     done = run([server("image/a.png")], False)
     assert verdicts(done) == [("failed", "not fetched: images by URL are turned off; download them first")]
     assert Recipe.load("clipsieve-run/recipe.yaml").fetch is None
+
+
+def test_no_request_leaves_the_machine_by_another_protocol_either(server: ImageServer) -> None:
+    host = server.url.removeprefix("http://")
+    done = run([f"webhdfs://{host}/x", f"zip://a.png::ftp://{host}/x", f"github://a:b@{host}/x"], False)
+    assert [error for _, error in verdicts(done)] == [
+        f"refused: protocol {name}" for name in ("webhdfs", "ftp", "github")
+    ]
+    assert server.connections == 0
+
+
+def test_parts_of_files_by_url_are_not_fetched_at_all(server: ImageServer) -> None:
+    reference = json.dumps({"path": server("image/a.tar"), "byte_offset": 512, "byte_size": 100})
+    rows = [{"sample_id": "a", "position": 0, "modality": "image", "source_ref": reference}]
+    pq.write_table(pa.Table.from_pylist(rows, INTERLEAVED_SCHEMA), "documents.parquet")
+    done = api.run(read="documents.parquet", keep=["blur >= 1"], fetch=LOCAL)
+    assert verdicts(done) == [("failed", "not fetched: a part of a file by URL; download the file first")]
+    assert server.connections == 0
+
+
+def test_what_nobody_reads_of_a_shard_is_let_go_of_with_it(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+    close = Downloader.close
+    monkeypatch.setattr(Downloader, "close", lambda self: (left.append(len(self._downloads)), close(self)))
+    announce = Downloader.prefetch
+    beside = server("image/never-read.png")
+    monkeypatch.setattr(Downloader, "prefetch", lambda self, urls: announce(self, [*urls, beside]))
+    run([server(f"image/{n}.png") for n in range(6)], shards=True)
+    assert left == [0]
 
 
 def test_lists_and_documents_hold_urls_too(server: ImageServer) -> None:
@@ -221,6 +253,18 @@ def test_ctrl_c_ends_at_once_whatever_servers_do(server: ImageServer, keep: bool
         assert (run.returncode, time.monotonic() - began < 5) == (130, True)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_ctrl_c_among_images_that_come_fast_says_one_line(server: ImageServer, keep: bool) -> None:
+    images = [server(f"image/{n}") for n in range(3000)]
+    with started(recipe_of(images, keep=keep)) as run:
+        wait_for(lambda: len(server.asked) > 300)
+        run.send_signal(signal.SIGINT)
+        said = run.communicate()[1].decode()
+    assert run.returncode == 130
+    assert said.count("\n") == 1, said
+    assert "interrupted" in said
+
+
 class Enough(api.Silent):
     """A ``Progress`` that fails when the first images have passed."""
 
@@ -250,11 +294,11 @@ def test_how_fast_may_change_and_what_is_fetched_may_not(server: ImageServer) ->
 
 def test_a_run_from_before_images_were_fetched_goes_on() -> None:
     Path("good.png").write_bytes(RED)
-    run(["good.png"], None)
+    run(["good.png"], {})
     recipe = yaml.safe_load(Path("clipsieve-run/recipe.yaml").read_text())
     del recipe["fetch"]
     Path("clipsieve-run/recipe.yaml").write_text(yaml.safe_dump(recipe))
-    assert run(["good.png"], None).counts.images.kept == 1
+    assert run(["good.png"], {}).counts.images.kept == 1
 
 
 @pytest.mark.parametrize(
@@ -263,6 +307,14 @@ def test_a_run_from_before_images_were_fetched_goes_on() -> None:
         ({"per_hots": 2}, "recipe: unknown key 'fetch.per_hots'; did you mean 'per_host'?"),
         ({"opt_out": "no"}, "recipe: fetch.opt_out: should be 'respect' or 'ignore' (got 'no')"),
         ("yes", "recipe: fetch: should be false, or a mapping such as {per_host: 2} (got 'yes')"),
+        (None, "recipe: fetch: should be false, or a mapping such as {per_host: 2} (got None)"),
+        ({"per_host": True}, "recipe: fetch.per_host: should be a number (got True)"),
+        ({"timeout": float("inf")}, "recipe: fetch.timeout: should be a finite number (got inf)"),
+        (
+            {"user_agent": "/1.0"},
+            "recipe: fetch.user_agent: should begin with a name and hold plain characters only, such as mylab/1.0 "
+            "(got '/1.0')",
+        ),
         ({"timeout": 0}, "recipe: fetch.timeout: should be greater than 0 (got 0)"),
     ],
 )

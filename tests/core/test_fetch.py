@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import json
 import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 
 from clipsieve.core import fetch
 from clipsieve.core.fetch import ImageSource, from_cell, from_part
-from clipsieve.errors import ImageError
+from clipsieve.errors import ImageError, StoreError
 
 DATA = b"the bytes of an image"
 URI = "data:image/png;base64," + base64.b64encode(DATA).decode()
@@ -80,6 +82,47 @@ def test_absolute_paths_and_urls_ignore_the_root(root: str) -> None:
 
     assert from_cell(f"{root}/cat.jpg", "/elsewhere").read() == DATA
     assert from_cell("memory://fetch-test/cat.jpg", root).read() == DATA
+
+
+@pytest.mark.parametrize(
+    ("cell", "protocol"),
+    [
+        ("webhdfs://127.0.0.1:9/x", "webhdfs"),
+        ("ftp://127.0.0.1:9/x", "ftp"),
+        ("zip://a.png::webhdfs://127.0.0.1:9/x", "webhdfs"),
+        ("reference://a.png::/tmp/refs.json", "reference"),
+        ("simplecache::s3://bucket/a.png", "simplecache"),
+        ("dir::/etc", "dir"),
+        ("zip://a.png::data:text/plain,x", "data"),
+        ("lakefs://x/y", "lakefs"),
+        ("FTP://127.0.0.1:9/x", "of no known name"),
+        ("\x1b[31m://x", "of no known name"),
+    ],
+)
+def test_other_protocols_than_those_of_files_and_stores_are_refused(cell: str, protocol: str) -> None:
+    with pytest.raises(ImageError) as raised:
+        from_cell(cell, "").read()
+
+    assert str(raised.value) == f"refused: protocol {protocol}"
+
+
+def test_a_file_in_an_archive_can_be_an_image(root: str) -> None:
+    with zipfile.ZipFile(f"{root}/photos.zip", "w") as archive:
+        archive.writestr("cat.jpg", DATA)
+    fsspec.filesystem("memory").pipe("/fetch-test/photos.zip", Path(f"{root}/photos.zip").read_bytes())
+
+    assert from_cell(f"zip://cat.jpg::{root}/photos.zip", "").read() == DATA
+    assert from_cell("zip://cat.jpg::memory://fetch-test/photos.zip", "").read() == DATA
+    assert from_cell(f"tar://a/cat.jpg::file://{root}/photos.tar", "").read() == DATA
+
+
+def test_when_files_run_out_no_image_is_to_blame(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(fsspec, "open", full)
+    with pytest.raises(StoreError, match="too many open files; raise the limit"):
+        from_cell("cat.jpg", root).read()
 
 
 def part(**reference: Any) -> str:

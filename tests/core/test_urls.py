@@ -5,7 +5,10 @@ Only names are looked up in a double: what they lead to is the outside world's.
 
 from __future__ import annotations
 
+import errno
+import gc
 import pickle
+import resource
 import socket
 import ssl
 import threading
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow.parquet as pq
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -24,13 +28,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from pydantic import ValidationError
 
-from clipsieve.core import downloads, http
+from clipsieve.core import downloads, http, kept
 from clipsieve.core.addresses import is_public
+from clipsieve.core.descriptors import requests_allowed
 from clipsieve.core.downloads import Downloader
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.optout import opted_out
 from clipsieve.core.urls import FetchPolicy, read_url
-from clipsieve.errors import ImageError
+from clipsieve.errors import ImageError, StoreError
 from tests.imageserver import RED, ImageServer
 
 LOCAL = FetchPolicy(allow_private=True, timeout=0.4, retries=1, max_bytes=100_000)
@@ -90,6 +95,13 @@ def changed(policy: FetchPolicy = LOCAL, **values: Any) -> FetchPolicy:
         ("large/?size=2000&told=no", bytes(2000)),
         ("bomb/", "too large: more than 100,000 bytes"),
         ("zipped/", RED),
+        ("zipped/?encoding=deflate", RED),
+        ("bare/", RED),
+        ("parts/", RED),
+        ("parts/?count=9", RED),
+        ("chatty/?size=30000", RED),
+        ("chatty/?size=80000", "not fetched: the answer is not HTTP"),
+        ("status/?code=206", "not fetched: status 206"),
         ("zipped/?encoding=br", "not fetched: the server compressed it in a way that was not asked for"),
         ("image/?content_encoding=gzip", "not fetched: broken compression"),
         ("image/page?content_type=text/html;charset=utf-8", "not an image: text/html"),
@@ -179,6 +191,11 @@ def test_an_opt_out_can_be_ignored_and_a_name_of_ones_own_can_be_addressed(serve
         ("*: noai", "noai"),
         ("nofollow, none, all", None),
         ("noaix", None),
+        ("unavailable_after: Wed, 03 Dec 2025 13:09:53 GMT, noai", "noai"),
+        ("unavailable_after: Wednesday, 03-Dec-25 13:09:53 GMT, noimageai", "noimageai"),
+        ("noai noimageai", "noai"),
+        ("noimageai;noai", "noimageai"),
+        ("googlebot: noai noindex; nofollow, noimageindex", None),
     ],
 )
 def test_directives_of_opting_out(header: str, found: str | None) -> None:
@@ -195,6 +212,8 @@ def test_directives_of_opting_out(header: str, found: str | None) -> None:
         "240.0.0.1", "255.255.255.255", "192.0.0.192", "168.63.129.16", "198.18.0.1", "::", "::1", "fe80::1%eth0",
         "fc00::1", "fd00:ec2::254", "ff02::1", "fec0::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1",
         "64:ff9b::7f00:1", "2002:7f00:1::", "2001:db8::1",
+        "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "192.88.99.1", "3fff::1", "5f00::1", "2600::5efe:7f00:1",
+        "2600::200:5efe:808:808",
     ],
 )  # fmt: skip
 def test_an_address_that_is_not_public(address: str) -> None:
@@ -236,15 +255,15 @@ def test_a_name_that_leads_to_a_private_address_is_refused(address: str) -> None
 
 def test_what_is_checked_is_the_address_that_is_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if the check of the name had seen another address than the one it is connected to.
-    monkeypatch.setattr(http, "Resolver", lambda lookup, public: _unchecked(lookup))
+    monkeypatch.setattr(http, "Resolver", lambda lookup, public, timeout: _unchecked(lookup, timeout))
     lookup = _names(rebinding_example=["127.0.0.1"])
     assert outcome("http://rebinding.example/", FetchPolicy(), lookup=lookup) == "refused: private address"
 
 
-def _unchecked(lookup: Any) -> Any:
+def _unchecked(lookup: Any, timeout: float) -> Any:
     from clipsieve.core.addresses import Resolver
 
-    return Resolver(lookup, public=False)
+    return Resolver(lookup, public=False, timeout=timeout)
 
 
 def test_a_redirect_to_a_private_address_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,6 +349,100 @@ def test_thousands_of_images_are_fetched_many_at_a_time() -> None:
         assert together < one_by_one / 5
 
 
+# What this machine and its name server can do.
+
+
+def test_names_that_take_long_to_look_up_do_not_make_others_fail(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses.LOOKUPS", 2)
+    port = int(server.url.rpartition(":")[2])
+
+    def lookup(host: str, *_: Any) -> Any:
+        time.sleep(0.25)
+        if host.startswith("dead"):
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    downloader = Downloader(changed(timeout=0.4, retries=0), lookup=lookup)
+    dead, good = ([f"http://{kind}-{n}.example:{port}/image/a.png" for n in range(6)] for kind in ("dead", "good"))
+    downloader.prefetch([*dead, *good])
+    assert [downloader.read(url) for url in good] == [RED] * 6
+    downloader.close()
+
+
+@pytest.mark.parametrize(("code", "asked"), [(socket.EAI_NONAME, 1), (socket.EAI_AGAIN, 3)])
+def test_a_name_that_leads_nowhere_is_not_looked_up_for_each_image(code: int, asked: int) -> None:
+    times: list[str] = []
+
+    def lookup(host: str, *_: Any) -> Any:
+        times.append(host)
+        raise socket.gaierror(code, "no")
+
+    downloader = Downloader(LOCAL, lookup=lookup)
+    for n in range(6):
+        with pytest.raises(ImageError):
+            downloader.read(f"http://gone.example/{n}.png")
+    downloader.close()
+    assert len(times) == asked
+
+
+def test_a_host_that_never_answers_is_given_up_and_tried_now_and_then(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloader = Downloader(changed(timeout=0.05, per_host=8, retries=2))
+    server.asked.clear()
+    urls = [server(f"hang/never-{n}") for n in range(60)]
+    downloader.prefetch(urls)
+    said = []
+    for url in urls:
+        with pytest.raises(ImageError) as failure:
+            downloader.read(url)
+        said.append(str(failure.value))
+    assert sum(server.asked[f"/hang/never-{n}"] for n in range(60)) < 50  # of 180 attempts
+    assert said[-1] == "not fetched: the host does not answer"
+    with pytest.raises(ImageError, match="the host does not answer"):
+        downloader.read(server("image/a.png"))
+    now = time.monotonic() + 40
+    monkeypatch.setattr(downloader._turns, "_clock", lambda: now)
+    assert [downloader.read(server("image/a.png")) for _ in range(2)] == [RED] * 2
+    downloader.close()
+
+
+def test_when_files_run_out_no_image_is_to_blame(server: ImageServer) -> None:
+    def lookup(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    downloader = Downloader(LOCAL, lookup=lookup)
+    with pytest.raises(
+        StoreError, match=r"^too many open files; raise the limit .ulimit -n. or lower fetch.concurrency"
+    ):
+        downloader.read("http://example.org/a.png")
+    downloader.close()
+
+
+def test_there_are_no_more_requests_than_open_files_allow() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        assert requests_allowed(10) == 10
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
+        assert requests_allowed(100) == 100
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 328  # raised as far as it takes
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_whatever_else_goes_wrong_with_an_image_is_its_own_failure(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(http, "_check_kind", broken)
+    assert outcome(server("image/a.png")) == "not fetched: RuntimeError"
+
+
 # What is announced, and what is read.
 
 
@@ -393,6 +506,57 @@ def test_a_host_that_hangs_does_not_hold_up_the_others(server: ImageServer) -> N
         downloader.close()
 
 
+def test_what_is_dropped_is_held_no_longer_but_for_others_who_announced_it(
+    server: ImageServer, downloader: Downloader
+) -> None:
+    urls = [server(f"image/dropped-{n}.png") for n in range(3)]
+    first, second = downloader.prefetch(urls), downloader.prefetch(urls[:1])
+    assert downloader.read(urls[1]) == RED
+    downloader.drop(first)
+    assert list(downloader._downloads) == urls[:1]
+    assert downloader.read(urls[0]) == RED
+    assert server.asked["/image/dropped-0.png"] == 1
+    downloader.drop(second)
+    assert not downloader._downloads
+
+
+def test_an_image_that_comes_when_it_was_just_let_go_of_is_no_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    with ImageServer() as server:
+        downloader = Downloader(changed(timeout=5))
+        url = server("held/a.png")
+        downloader.prefetch([url])
+        while not server.asked:
+            time.sleep(0.01)
+        downloader._downloads[url].result.cancel()  # as ``abandon`` does, before the loop has heard of it
+        server.open.set()
+        time.sleep(0.2)
+        downloader.close()
+    gc.collect()  # a task whose failure nobody took says so when it goes
+    assert not caplog.records
+
+
+def test_nothing_is_begun_once_it_is_closing(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    downloader = Downloader(changed(timeout=5, concurrency=2))
+    urls = [server(f"hang/closing-{n}") for n in range(200)]
+    begun: list[bool] = []
+    monkeypatch.setattr(downloader, "_fetch", _counted(downloader, begun))
+    downloader.prefetch(urls)
+    while not begun:
+        time.sleep(0.01)
+    downloader.close()
+    assert len(begun) == downloads.BEGUN * 2
+
+
+def _counted(downloader: Downloader, begun: list[bool]) -> Any:
+    fetch = downloader._fetch
+
+    def counting(download: Any) -> Any:
+        begun.append(True)
+        return fetch(download)
+
+    return counting
+
+
 def test_closing_lets_go_of_everything_at_once(server: ImageServer) -> None:
     before = set(threading.enumerate())
     downloader = Downloader(changed(timeout=30))
@@ -433,6 +597,21 @@ def test_nothing_pending_is_in_an_image_that_is_sent_elsewhere(server: ImageServ
     assert read_url(server("image/sent.png"), LOCAL) == RED
 
 
+def test_a_file_of_kept_images_is_opened_once_for_all_who_want_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "00000.parquet")
+    pq.write_table(kept.kept_rows(["http://a/"], [RED], [None]), path)
+    opened: list[str] = []
+    first = kept._Kept.__init__
+    monkeypatch.setattr(
+        kept._Kept, "__init__", lambda self, path: (opened.append(path), time.sleep(0.05), first(self, path))[2]
+    )
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda _: kept.read_kept(path, "http://a/"), range(8))) == [RED] * 8
+    assert opened == [path]
+
+
 # What may be asked for.
 
 
@@ -445,6 +624,10 @@ def test_nothing_pending_is_in_an_image_that_is_sent_elsewhere(server: ImageServ
         {"user_agent": "a\r\nX: y"},
         {"max_bytes": 2**40},
         {"per": 1},
+        {"per_host": True},
+        {"timeout": float("inf")},
+        {"user_agent": "/1.0"},
+        {"user_agent": "(x)"},
     ],
 )
 def test_policies_that_cannot_be(values: dict[str, Any]) -> None:

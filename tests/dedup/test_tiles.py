@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from clipsieve.core.spread import Spread, in_threads
 from clipsieve.dedup import (  # fmt: skip
     Duplicates,
-    Held,
+    InMemory,
     Stretch,
     cells,
     clusters,
@@ -60,7 +60,7 @@ def twice(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 def by_workers(rows: np.ndarray, threshold: float, spread: Spread = serially, **options: Any) -> Duplicates:
     return distributed(
-        Held(vectors=rows), digests(rows), threshold, spread=spread, shelf=Table(), **{"method": "exact", **options}
+        InMemory(vectors=rows), digests(rows), threshold, spread=spread, shelf=Table(), **{"method": "exact", **options}
     )
 
 
@@ -117,7 +117,7 @@ def test_what_is_known_already_is_not_looked_for(monkeypatch: pytest.MonkeyPatch
 
     def counted(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         for result in map(work, items):
-            if isinstance(result, tiles.Hits):
+            if isinstance(result, tiles.TileResult):
                 sent.append(len(result.classes))
             yield result
 
@@ -175,6 +175,51 @@ def test_nothing_to_compare(n: int, method: str, tmp_path: Path) -> None:
     assert found.removed.tolist() == [False] * n
     assert found.nearest.tolist() == [-1] * n
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["exact", "approximate"])
+def test_where_no_image_has_a_vector_there_is_nothing_to_find_in_an_earlier_data_set(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "FEWEST", 50)
+    monkeypatch.setattr(cells, "NEAREST", 3)
+    options: dict[str, Any] = {"method": method, "against": clustered(400)}
+    rows = np.full((3, options["against"].shape[1]), np.nan, dtype=np.float32)
+
+    found = by_workers(rows, 0.9, **options)
+
+    same(found, semantic(rows, 0.9, **options))
+    assert found.recall == (None if method == "approximate" else 1)
+
+
+def test_an_earlier_data_set_of_other_dimensions_is_told_as_in_one_process() -> None:
+    rows, against = np.ones((3, 4), dtype=np.float32), np.ones((2, 5), dtype=np.float32)
+    for search_of in (semantic, by_workers):
+        with pytest.raises(ValueError, match="vectors have 4 dimensions, those of against 5"):
+            search_of(rows, 0.9, against=against)
+
+
+def test_a_cell_without_members_is_none_to_compare() -> None:
+    """Of two stretches of two and one classes, in three cells: the second cell is only visited."""
+    first = cells.Assigned(places=np.array([0, 1, 2, 3], dtype=np.int32), ends=np.array([0, 2, 4, 4], dtype=np.int32))
+    other = cells.Assigned(places=np.array([1, 0], dtype=np.int32), ends=np.array([0, 0, 1, 2], dtype=np.int32))
+
+    chosen = cells.occupied([first, other], [2, 1])
+    (rows, members), _ = cells.cells([first, other], [2, 1], chosen)
+
+    assert chosen == [0, 2]
+    assert [(number, some.tolist()) for number, some in rows] == [(0, [0, 1])]
+    assert members.tolist() == [True, True]
+
+
+def test_progress_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "FEWEST", 50)
+    monkeypatch.setattr(cells, "NEAREST", 3)
+    heard: list[tuple[int, int]] = []
+
+    by_workers(clustered(900), 0.95, method="approximate", progress=lambda done, total: heard.append((done, total)))
+
+    assert heard[-1][0] == heard[-1][1] == len(heard)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,7 @@ def curate_table(
             plan=plan, reader=reader, encoder=model, sink=committer,
             workers=recipe.workers, batch_size=recipe.batch_size, progress=lambda images, counts: None,
         )  # fmt: skip
-        if spread is not None:
-            engine.spread = spread
+        engine.workers_elsewhere = spread
         execution.run_passes(plan, run, shards, engine, committer, api.Silent())
         ledger = whole_ledger(run)
     execution.reconcile(count(ledger), reader.count())

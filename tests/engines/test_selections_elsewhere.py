@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,8 +20,10 @@ import pytest
 from clipsieve.core import storage
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
 from clipsieve.core.spread import Spread
-from clipsieve.dedup import stretches
-from clipsieve.engines import duplicates
+from clipsieve.dedup import Stretch, stretches
+from clipsieve.engines import compared, duplicates
+from clipsieve.engines.compared import Names
+from clipsieve.engines.stretch_files import StretchFiles
 from clipsieve.errors import OutputError, RunFolderError
 from clipsieve.runfolder import RunFolder
 from tests.engines.conftest import Curate
@@ -139,7 +142,7 @@ def dies_at(name: str) -> Spread:
     return spread
 
 
-@pytest.mark.parametrize("name", ["Look", "Lay", "CompareTile", "Fetch", "Commit"])
+@pytest.mark.parametrize("name", ["ReadCompared", "StoreStretch", "CompareTile", "Fetch", "Commit"])
 def test_a_second_pass_that_died_elsewhere_is_finished_here(
     name: str, curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +174,7 @@ def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, mon
     assert [storage.read(remote.part("ledger", shard)) for shard in range(5)] == [
         local.part("ledger", shard).read_bytes() for shard in range(5)
     ]
-    assert "staged" not in storage.names(remote.path)
+    assert not fsspec.filesystem("memory").find(f"/{tmp_path.name}/run/staged")
 
 
 def test_a_shard_that_a_lost_attempt_has_committed_is_left_as_it_is(curate: Curate, tmp_path: Path) -> None:
@@ -195,21 +198,89 @@ def test_what_a_commit_raises_elsewhere_is_raised_here(curate: Curate, elsewhere
                write={"format": "parquet", "scores": True})  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"), [(b"half", "is damaged"), (None, r"is of 1 shards, not 5")], ids=["half", "other shards"]
-)
-def test_a_damaged_search_is_one_line(damage: bytes | None, message: str, curate: Curate, tmp_path: Path) -> None:
+def test_a_damaged_search_is_one_line(curate: Curate, tmp_path: Path) -> None:
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "out": tmp_path / "run"}
     with pytest.raises(LostError):
         curate(captions(), CAPTIONS, spread=dies_at("Commit"), **options)
-    found = tmp_path / "run" / "staged" / "duplicates.parquet"
-    if damage is None:
-        pq.write_table(pq.read_table(found), found)
-    else:
-        found.write_bytes(damage)
+    (tmp_path / "run" / "staged" / "duplicates.parquet").write_bytes(b"half")
 
-    with pytest.raises(RunFolderError, match=f"duplicates.parquet {message}.*; remove it and run the same command"):
+    with pytest.raises(RunFolderError, match=r"duplicates.parquet is damaged.*; remove it and run the same command"):
         curate(captions(), CAPTIONS, **options)
+
+
+def in_one_group(found: Path) -> None:
+    pq.write_table(pq.read_table(found), found)
+
+
+def of_another_version(found: Path) -> None:
+    table = pq.read_table(found)
+    with pq.ParquetWriter(found, table.schema.with_metadata({**table.schema.metadata, duplicates.FORMAT: b"0"})) as to:
+        for start in range(0, 24, 5):
+            to.write_table(table.slice(start, 5).replace_schema_metadata({**table.schema.metadata}))
+
+
+def without_a_column(found: Path) -> None:
+    file = pq.ParquetFile(found)
+    every = [file.read_row_group(group).drop_columns("max_similarity") for group in range(file.num_row_groups)]
+    with pq.ParquetWriter(found, every[0].schema) as to:
+        for table in every:
+            to.write_table(table)
+
+
+@pytest.mark.parametrize("change", [in_one_group, of_another_version, without_a_column])
+def test_a_search_of_another_version_or_other_shards_is_made_again(
+    change: Callable[[Path], None], curate: Curate, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    curate(captions(), CAPTIONS, out=tmp_path / "whole", **options)
+    with pytest.raises(LostError):
+        curate(captions(), CAPTIONS, out=tmp_path / "run", spread=dies_at("Commit"), **options)
+    change(tmp_path / "run" / "staged" / "duplicates.parquet")
+
+    curate(captions(), CAPTIONS, out=tmp_path / "run", **options)
+
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+def test_what_is_found_for_a_shard_is_one_row_group_however_large(tmp_path: Path) -> None:
+    sizes = [2**20 + 1, 0, 3]
+    shards = [pa.table({"removed": pa.nulls(size, pa.bool_())}) for size in sizes]
+    duplicates.write_found(tmp_path / "found", shards[0].schema.with_metadata({"dedup": "{}"}), shards)
+
+    about = pq.read_metadata(tmp_path / "found")
+    assert [about.row_group(group).num_rows for group in range(about.num_row_groups)] == sizes
+
+
+def test_rows_of_a_stretch_are_those_of_the_whole(tmp_path: Path) -> None:
+    shelf = StretchFiles(folder=RunFolder(tmp_path))
+    numbers = np.arange(6)
+    vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
+    shelf.put(3, Stretch(vectors=vectors, classes=numbers, rank=numbers + 10, unit=numbers + 20, other=numbers - 1))
+
+    some, whole = shelf.get(3, np.array([4, 1])), shelf.get(3).take(np.array([4, 1]))
+
+    for name in ("vectors", "classes", "rank", "unit", "other"):
+        assert np.array_equal(getattr(some, name), getattr(whole, name))
+    assert some.rank.tolist() == [14, 11]
+
+
+def test_a_name_that_comes_too_late_is_not_lost_silently(tmp_path: Path) -> None:
+    names = Names(tmp_path)
+    names.add(pa.array(["a", "b"]))
+    assert names.take(np.array([1, -1])).to_pylist() == ["b", None]
+
+    with pytest.raises(ValueError, match="before any of them is taken"):
+        names.add(pa.array(["c"]))
+
+
+def test_what_a_cluster_handed_out_is_copied() -> None:
+    memory = np.zeros(8, dtype=np.uint64)
+    hashes = pa.Array.from_buffers(pa.uint64(), 8, [None, pa.py_buffer(memory)])
+
+    copies = [compared._copy(memory), compared._copy(hashes), compared._copy(None)]
+    memory[:] = 1
+
+    assert [None if one is None else one.tolist() for one in copies] == [[0] * 8, [0] * 8, None]
 
 
 def test_a_run_folder_is_held_by_who_opened_it_alone(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from clipsieve.engines.usage import Meter, Stamp, Usage, advice
@@ -13,13 +15,14 @@ def stamp(operator: str, began: float, ended: float) -> Stamp:
 
 def test_stamps_add_up() -> None:
     meter = Meter()
-    meter.add([stamp("prepare", 100, 104), stamp("encode", 105, 110), stamp("write", 110, 111)])
-    meter.add([stamp("prepare", 100, 104), stamp("encode", 110, 120), stamp("write", 119.9, 120)])
-    prepare, encode, write = meter.usage({"prepare": 2, "encode": 1, "write": 2})
-    assert prepare == Usage(operator="prepare", shards=2, busy=8, waited=None, workers=2, used=0.2)
-    assert encode == Usage(operator="encode", shards=2, busy=15, waited=3.5, workers=1, used=0.75)
+    meter.add([stamp("prepare", 100, 104), stamp("encode", 105, 110), stamp("write", 110, 111)], 3)
+    meter.add([stamp("prepare", 100, 104), stamp("encode", 110, 120), stamp("write", 119.9, 120)], 4)
+    prepare, encode, write = meter.usage({"prepare": 2, "write": 2})
+    assert prepare == Usage(operator="prepare", shards=2, busy=8, waited=None, workers=2, used=0.2, images=7)
+    # Of encoders there were as many as processes were seen.
+    assert encode == Usage(operator="encode", shards=2, busy=15, waited=3.5, workers=1, used=0.75, images=7)
     # The clock of another node is a little behind: nobody waited less than not at all.
-    assert write == Usage(operator="write", shards=2, busy=1.1, waited=0, workers=2, used=0.0275)
+    assert write == Usage(operator="write", shards=2, busy=1.1, waited=0, workers=2, used=0.0275, images=7)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +38,24 @@ def test_stamps_add_up() -> None:
 def test_what_to_add(prepare: float, encode: float | None, write: float | None, shards: int, said: str) -> None:
     used = {"prepare": prepare, "encode": encode, "write": write}
     found = [
-        Usage(operator=name, shards=shards, busy=1, waited=None, workers=8, used=share)
+        Usage(operator=name, shards=shards, busy=8 * 60 * share, waited=None, workers=8, used=share)
         for name, share in used.items()
         if share is not None
     ]
     assert advice(found).startswith(said)
+
+
+def usage(**changes: Any) -> Usage:
+    about = {"operator": "prepare", "shards": 100, "busy": 96.0, "waited": None, "workers": 8, "used": 0.2}
+    return Usage(**{**about, **changes})
+
+
+def test_a_run_too_short_to_tell_gets_no_advice() -> None:
+    assert advice([usage(busy=8.0)]) == ""
+    assert advice([usage(shards=1)]) == ""
+
+
+def test_tiny_shards_are_to_be_larger_and_where_is_no_model_nobody_speaks_of_encoders() -> None:
+    assert "larger ones (read: {shard_bytes: ...}, in a new run folder)" in advice([usage(shards=5_000)])
+    assert advice([usage()]).startswith("the CPUs are not busy all the time")
+    assert advice([usage(shards=3, workers=1, used=0.8)]).startswith("3 shards are few for 1 CPU: smaller")

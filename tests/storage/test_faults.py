@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -251,3 +252,32 @@ def test_what_failures_mean(
     assert type(ended.value) is meant
     assert tried == tries
     assert not re.search("pw@|signature", str(ended.value))
+
+
+def test_more_unfinished_uploads_than_a_page_holds() -> None:
+    pages = {
+        None: {"Uploads": [{"Key": "run/00001.tar", "UploadId": "a"}], "IsTruncated": True,
+               "NextKeyMarker": "run/00001.tar", "NextUploadIdMarker": "a"},
+        "a": {"Uploads": [{"Key": "run/00002.tar", "UploadId": "b"}], "IsTruncated": False},
+    }  # fmt: skip
+    ended: list[str] = []
+
+    class Store:
+        def call_s3(self, what: str, **about: str) -> object:
+            if what == "list_multipart_uploads":
+                return pages[about.get("UploadIdMarker")]
+            ended.append(about["UploadId"])
+            return None
+
+    storage.end_uploads(Store(), "bucket", "run", re.compile(r"\d{5}"))
+    assert ended == ["a", "b"]
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:9000", "http://127.0.0.1:1"])
+def test_an_endpoint_that_is_none_is_tried_once(store: Server, tmp_path: Path, endpoint: str) -> None:
+    options = {"s3": {**store.options["s3"], "endpoint_url": endpoint}}
+    began = time.monotonic()
+    with storage.configured(options), pytest.raises(ClipsieveError, match=r"s3://bucket/run.*" + endpoint) as ended:
+        clipsieve.Run.open("s3://bucket/run")
+    assert time.monotonic() - began < 5
+    assert "\n" not in str(ended.value)

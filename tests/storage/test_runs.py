@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
@@ -184,6 +188,71 @@ def test_a_holder_shows_that_it_lives_and_gives_way_to_who_took_over(
     assert storage.read(path) == taken
 
 
+def test_the_lock_of_a_process_that_cannot_be_seen_is_not_taken(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another container of this host has other processes of the same numbers."""
+    monkeypatch.setattr(lock, "SETTLED", 0.0)
+    path = storage.place(f"{bucket}/run/.lock")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    about = {"host": socket.gethostname(), "process": dead.pid, "token": "x", "time": time.time()}
+    for machine in ("", "another boot or namespace"):
+        storage.put(path, json.dumps({**about, "machine": machine}).encode())
+        with pytest.raises(BlockingIOError):
+            lock.locked(path)
+    own = lock.locked(storage.place(f"{bucket}/other/.lock"))
+    machine = json.loads(storage.read(storage.place(f"{bucket}/other/.lock")))["machine"]
+    own.close()
+    storage.put(path, json.dumps({**about, "machine": machine}).encode())
+    if machine:  # where the system says which processes see each other
+        lock.locked(path).close()
+        assert not storage.exists(path)
+
+
+def test_of_two_that_take_over_a_dead_lock_one_has_it(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "SETTLED", 0.5)
+    path = storage.place(f"{bucket}/run/.lock")
+    storage.put(path, b'{"host": "another", "process": 1, "token": "x", "time": 0}')
+    both, put = threading.Barrier(2), storage.put
+
+    def at_once(to: Path, data: bytes) -> None:
+        both.wait(10)
+        put(to, data)
+
+    def take(_: int) -> lock.Lock | None:
+        try:
+            return lock.locked(path)
+        except BlockingIOError:
+            return None
+
+    monkeypatch.setattr(storage, "put", at_once)
+    with ThreadPoolExecutor(2) as threads:
+        held = [one for one in threads.map(take, range(2)) if one]
+    assert len(held) == 1
+    held[0].close()
+
+
+def test_a_lock_outlives_trouble_with_its_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "REFRESHED", 0.01)
+    path = storage.place(f"{bucket}/run/.lock")
+    held = lock.locked(path)
+    asked = threading.Event()
+
+    def denied(_: Path) -> bytes:
+        asked.set()
+        raise OSError("not now")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(storage, "read", denied)
+        assert asked.wait(5)
+    first = storage.read(path)
+    deadline = time.monotonic() + 5
+    while storage.read(path) == first and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert storage.read(path) != first
+    monkeypatch.setattr(storage, "read", denied)
+    held.close()
+
+
 def test_storage_options_are_used_and_never_written(bucket: str, store: Server, tmp_path: Path) -> None:
     write_source(tmp_path / "data", "")
     put(tmp_path / "data", f"{bucket}/data")
@@ -230,5 +299,5 @@ def test_a_folder_that_is_no_run_and_a_bucket_that_is_not_there(bucket: str, tmp
         clipsieve.run(read=read, out="s3://no-such-bucket/run")
     with pytest.raises(RunFolderError, match=r"no run at s3://.*/nothing"):
         clipsieve.Run.open(f"{bucket}/nothing")
-    with pytest.raises(SourceError, match=r"nothing.parquet: no matching files"):
+    with pytest.raises(SourceError, match=r"nothing.parquet: no such file or folder; check the path"):
         clipsieve.run(read=f"{bucket}/nothing.parquet", out=tmp_path / "run")

@@ -16,7 +16,7 @@ from clipsieve.core.contracts import Vectors
 from clipsieve.core.ledger import image_names, whole_images
 from clipsieve.core.text import without_password
 from clipsieve.engines.duplicates import gathered
-from clipsieve.engines.told import Earlier
+from clipsieve.engines.ledger_columns import Earlier
 from clipsieve.errors import IndexStoreError, RunFolderError
 from clipsieve.index import Index, vectors_of
 from clipsieve.plan import Plan

@@ -26,18 +26,19 @@ from clipsieve.core.spread import Spread, in_threads
 from clipsieve.core.storage import place
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.commit import Committer, Output, output_name
+from clipsieve.engines.ledger_columns import Earlier
 from clipsieve.engines.local import LocalEngine
 from clipsieve.engines.prior import Prior
 from clipsieve.engines.ray.cluster import Cluster, connected
 from clipsieve.engines.ray.engine import RayEngine
+from clipsieve.engines.ray.failures import import_ray
 from clipsieve.engines.ray.model import Model
-from clipsieve.engines.ray.place import Place
+from clipsieve.engines.ray.place import PROBES, Place, first_images, portable
 from clipsieve.engines.select import Selector
-from clipsieve.engines.told import Earlier
 from clipsieve.engines.usage import Usage
 from clipsieve.errors import CountsError, OutputError, RecipeError
 from clipsieve.plan import Plan, default_scores, make_plan
-from clipsieve.recipe import Recipe
+from clipsieve.recipe import OF_SPEED, Recipe, load_yaml, with_speed
 from clipsieve.runfolder import OWN_FOLDERS, TEMPORARY, RunFolder, atomic
 
 DEFAULT_OUT = "clipsieve-run"
@@ -58,6 +59,8 @@ def run(
 ) -> Run:
     """Runs a recipe, given whole or as its parts (``options`` are the other keys of ``Recipe``), and returns the run.
 
+    Beside the path of a recipe may stand how fast and where it runs, such as ``device``, ``engine`` and ``address``.
+
     ``filters`` are rules of your own in Python (``clipsieve.Filter``), applied in order to what the recipe's rules
     leave; the run folder remembers their names, not what they do. The same call again resumes an interrupted run and is
     quick on a finished one. Raises ``UsageError`` before anything runs when the request is wrong, ``CountsError`` when
@@ -67,10 +70,10 @@ def run(
     given |= options
     if recipe is None:
         recipe = Recipe.build(given)
-    elif given:
+    elif (isinstance(recipe, Recipe) and given) or set(given) - set(OF_SPEED):
         raise RecipeError(f"give a recipe or its parts, not both (got a recipe and {', '.join(given)})")
     elif not isinstance(recipe, Recipe):
-        recipe = Recipe.load(recipe)
+        recipe = Recipe.build(with_speed(load_yaml(recipe), given))
     return execute(recipe, out, progress or Silent(), filters)
 
 
@@ -135,6 +138,9 @@ def execute(
         progress.say(f"warning: {warning}")
     check_output(plan, out)
     _check_filters(filters)
+    if on_cluster and filters:
+        import_ray()
+        portable(filters)
     if filters and plan.two_passes:
         raise RecipeError(
             "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
@@ -145,10 +151,18 @@ def execute(
             f"`clipsieve add-score RUN {plan.given[0]}`, `clipsieve tune RUN` and `clipsieve apply RUN`"
         )
     with ExitStack() as held:
-        cluster = held.enter_context(connected(recipe, Place.of(recipe))) if on_cluster else None
-        model = _model(plan, progress, encoder, known, cluster)
+        of_before = _encoder_of_finished(out) if on_cluster else None
+        cluster = model = None
+        if of_before is None:
+            if on_cluster:
+                read = [file.path for file in reader.files()[:PROBES]]
+                place_here = Place.of(recipe, str(out)).reading(read)
+                cluster = held.enter_context(connected(recipe, place_here))
+            model = _model(plan, progress, encoder, known, cluster)
         here = versions()
         fingerprint = known.fingerprint if known else model.fingerprint if model else None
+        if of_before is not None:
+            (fingerprint,) = of_before
         executed: dict[str, Any] = {"layout": reader.layout.kind, "encoder": fingerprint, "versions": here}
         if known is not None:
             executed |= {"scores_of": str(known.path.absolute()), **Run(known.path).passed_on}
@@ -161,24 +175,35 @@ def execute(
             if (now := here.get(name)) != version:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")
         source = kept(limited(reader, recipe), [out, *(Run(known.path).fetched_in if known else ())])
-        spread = cluster.spread if cluster else in_threads
+        spread: Spread = cluster.spread if cluster else in_threads
         if known is not None:
             found: Sequence[Shard] | None = RunFolder(known.path).shards(reader.files(), None)
         else:
             found = None if folder.has_shards() else source.shards(spread)
         shards = folder.shards(reader.files(), found)
         committer = committer_of(plan, folder, fingerprint, filters)
+        if cluster is not None:
+            cluster = held.enter_context(cluster.shared(first_images(source, shards), committer))
         engine = _engine(plan, source, committer, progress, model, known, cluster)
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
         return finish(committer, source, began, time.monotonic() - scoring, engine)
 
 
+def _encoder_of_finished(out: Path) -> tuple[str | None] | None:
+    """The fingerprint of the model, in a tuple, of a run whose shards are all done: nothing is left for a cluster."""
+    folder = RunFolder(out)
+    if not storage.exists(out / "summary.json") or len(folder.done("ledger")) < len(folder.stored_shards()):
+        return None
+    return (Run(out).executed.get("encoder"),)
+
+
 class Engine(Protocol):
     """Who takes shards through the first pass, and what it offers to the second."""
 
     reader: Reader
-    spread: Spread
+    workers_elsewhere: Spread | None
+    """Workers that share no memory with this process; None where it does everything itself."""
     times: StageTimes
     usage: Sequence[Usage]
 
@@ -263,7 +288,7 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float, e
     folder, write = committer.folder, committer.plan.recipe.write
     if write is not None and write.single_file and committer.output is not None:
         _join(committer.output, place(write.path or ""))
-    counted = source.count(engine.spread if engine else in_threads)
+    counted = source.count((engine.workers_elsewhere if engine else None) or in_threads)
     with atomic(folder.path / "summary.json") as file:
         summary = {
             "source": {"samples": counted.samples, "images": counted.images},
@@ -273,7 +298,7 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float, e
         }
         file.write(json.dumps(summary, indent=1).encode())
     finished = Run(folder.path)
-    reconcile(finished.counts, counted)
+    reconcile(finished.counts, counted, on_cluster=isinstance(engine, RayEngine))
     return finished
 
 
@@ -311,16 +336,21 @@ def run_passes(
     progress.start(len(shards), len(first))
     engine.run(shard for shard in shards if shard.number not in first)
     if unselected:
-        Selector(committer, engine.reader, earlier(), engine.spread).run(shards, done, progress.compare)
+        Selector(committer, engine.reader, earlier(), engine.workers_elsewhere).run(shards, done, progress.compare)
     folder.drop_staged()
 
 
-def reconcile(counts: Counts, source: SourceCounts) -> None:
+def reconcile(counts: Counts, source: SourceCounts, *, on_cluster: bool = False) -> None:
     """Holds a run's counts against an independent count of its source. Raises ``CountsError``."""
     if (counts.images.total, counts.samples.total) != (source.images, source.samples):
+        remedy = (
+            "most likely a node has another source, run folder or output at the same path: share them between all nodes"
+            if on_cluster
+            else "please report this"
+        )
         raise CountsError(
             f"counts do not add up: the source holds {source.images:,} images in {source.samples:,} samples, "
-            f"the ledger {counts.images.total:,} in {counts.samples.total:,}; please report this"
+            f"the ledger {counts.images.total:,} in {counts.samples.total:,}; {remedy}"
         )
 
 
@@ -333,8 +363,15 @@ def check_output(plan: Plan, out: Path) -> None:
     writers.writer(write.format, plan.layout)
     if write.embed and plan.layout != "interleaved":
         raise RecipeError(f"write.embed is for documents; {plan.layout} samples keep their images with webdataset")
-    if folder.absolute() in (out.absolute() / name for name in OWN_FOLDERS):
-        raise OutputError(f"{folder} is the run folder's own; choose another folder for the output")
+    to = place(write.path or "") if write.single_file else folder
+    for within in (to.absolute(), *to.absolute().parents):
+        run = within.parent
+        if within.name in OWN_FOLDERS and (run == out.absolute() or storage.is_file(run / "shards.json")):
+            raise OutputError(
+                f"{to} is the run folder's own; choose another folder for the output"
+                if run == out.absolute()
+                else f"{to} is within another run, {run}; choose another folder for the output"
+            )
     fresh = not storage.exists(out / "shards.json")
     if write.single_file:
         folder = place(write.path or "")

@@ -22,7 +22,7 @@ from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import in_threads
 from clipsieve.core.storage import configure, exists, is_file, place, read, threads
 from clipsieve.engines.downloads import KeptReader
-from clipsieve.engines.told import ABOUT
+from clipsieve.engines.ledger_columns import ABOUT
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.readers.limit import FirstSamples

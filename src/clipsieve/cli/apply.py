@@ -18,9 +18,16 @@ def apply(
     dedup: o.Dedup = None,
     write: Annotated[
         str | None,
-        typer.Option("--write", metavar="FORMAT[:FOLDER]", help="As the run did, into the new one, when not said."),
+        typer.Option(
+            "--write",
+            metavar="FORMAT[:FOLDER]",
+            help="As the run did, into the new one, when not said.",
+            callback=o.lasting_output,
+        ),
     ] = None,
-    out: Annotated[str | None, typer.Option("--out", metavar="RUN", help="The new run; RUN-apply by default.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="RUN", help="The new run; RUN-apply by default.", callback=o.lasting)
+    ] = None,
     fill: Annotated[
         bool, typer.Option("--fill", help="Compute the scores that the run's early exit left out and the rules need.")
     ] = False,

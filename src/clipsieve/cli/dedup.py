@@ -25,10 +25,16 @@ def dedup(
     ] = None,
     write: Annotated[
         str | None,
-        typer.Option("--write", metavar="FORMAT[:FOLDER]", help="Where what stays goes; as RUN when not said."),
+        typer.Option(
+            "--write",
+            metavar="FORMAT[:FOLDER]",
+            help="Where what stays goes; as RUN when not said.",
+            callback=o.lasting_output,
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option("--out", metavar="NEW", help="The new run; RUN-dedup when not said.")
+        str | None,
+        typer.Option("--out", metavar="NEW", help="The new run; RUN-dedup when not said.", callback=o.lasting),
     ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,

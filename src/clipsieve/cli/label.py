@@ -27,7 +27,9 @@ def label(
     sheet: Annotated[Path | None, typer.Option("--sheet", metavar="PNG", help="Draw a contact sheet.")] = None,
     sheet_size: Annotated[int | None, typer.Option("--sheet-size", min=1, help="Images on the sheet, or 60.")] = None,
     model: o.Model = None,
-    out: Annotated[str | None, typer.Option("--out", metavar="RUN", help="Run folder, for a source.")] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="RUN", help="Run folder, for a source.", callback=o.lasting)
+    ] = None,
     vectors: o.Vectors = False,
     on_error: o.OnError = None,
     limit: o.Limit = None,

@@ -6,7 +6,25 @@ from typing import Annotated
 
 import typer
 
-Out = Annotated[str, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.")]
+
+def lasting(place: str | None) -> str | None:
+    """A place that is still there when the command has ended."""
+    if place is not None and place.lower().startswith("memory://"):
+        raise typer.BadParameter(
+            f"{place} is gone when the command ends; give a folder, or a bucket such as s3://bucket/run"
+        )
+    return place
+
+
+def lasting_output(write: str | None) -> str | None:
+    """The same of FORMAT:FOLDER."""
+    lasting((write or "").partition(":")[2])
+    return write
+
+
+Out = Annotated[
+    str, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.", callback=lasting)
+]
 Model = Annotated[str | None, typer.Option(help="Model: a hub id, a folder, or 'demo'.")]
 Layout = Annotated[str | None, typer.Option(help="captions, lists or interleaved; inferred when not said.")]
 Format = Annotated[str | None, typer.Option(help="jsonl, csv, parquet, webdataset or folder; inferred when not said.")]

@@ -46,7 +46,7 @@ def plan(
     with tempfile.TemporaryDirectory(prefix="clipsieve-plan-") as folder:
         sampled = checked.model_copy(
             update={
-                "limit": min(SAMPLE, checked.limit or SAMPLE), "device": device, "workers": workers,
+                "limit": min(SAMPLE, checked.limit or SAMPLE), "device": device, "workers": workers, "engine": "local",
                 "dedup": None, "write": checked.write and checked.write.model_copy(update={"path": None}),
             }
         )  # fmt: skip
@@ -58,11 +58,12 @@ def plan(
         samples = min(whole.samples, checked.limit or whole.samples)
         scale = samples / max(done.counts.samples.total, 1)
         seconds = done.summary["scoring_seconds"] * scale
+    on_this_machine = " on this machine alone" if checked.engine != "local" else ""
     out.print(
         f"source   {whole.samples:,} samples, {whole.images:,} images\n"
         f"estimate from the first {done.counts.samples.total:,} samples "
         f"({done.counts.images.total:,} images, {done.summary['scoring_seconds']:.1f} s): "
-        f"about {_duration(seconds)}, {done.counts.images.kept * scale:,.0f} images kept, "
+        f"about {_duration(seconds)}{on_this_machine}, {done.counts.images.kept * scale:,.0f} images kept, "
         f"{written * scale / 2**20:,.0f} MiB written" + (", before near duplicates" if planned.dedup else ""),
         markup=False,
     )

@@ -17,7 +17,13 @@ def run(
     keep: Annotated[list[str] | None, typer.Option("--keep", metavar="RULE", help="'blur >= 100'; repeatable.")] = None,
     dedup: o.Dedup = None,
     write: Annotated[
-        str | None, typer.Option("--write", metavar="FORMAT[:FOLDER]", help="webdataset:curated/, parquet, jsonl, csv.")
+        str | None,
+        typer.Option(
+            "--write",
+            metavar="FORMAT[:FOLDER]",
+            help="webdataset:curated/, parquet, jsonl, csv.",
+            callback=o.lasting_output,
+        ),
     ] = None,
     scores: Annotated[bool, typer.Option("--scores", help="Add the scores to the output.")] = False,
     model: o.Model = None,
@@ -55,7 +61,7 @@ def run(
     from clipsieve.cli.terminal import out as terminal
     from clipsieve.dropin.data_juicer import recipe_values
     from clipsieve.errors import RecipeError
-    from clipsieve.recipe import Recipe, with_scores
+    from clipsieve.recipe import Recipe, with_scores, with_speed
 
     progress = Shown(quiet=quiet or json)
     values: dict[str, Any] = recipe_values(recipe, progress.say) if recipe else {}
@@ -70,11 +76,10 @@ def run(
     flags = {
         "keep": keep, "dedup": dedup, "model": model, "on_error": on_error, "check": check, "long_text": long_text,
         "limit": limit, "batch_size": batch_size, "workers": workers, "vectors": vectors, "score_all": score_all,
-        "engine": engine, "address": address, "encoders": encoders,
     }  # fmt: skip
     values |= {key: value for key, value in flags.items() if value}
-    if encoder_gpus is not None:
-        values["encoder_gpus"] = encoder_gpus
+    where = {"engine": engine, "address": address, "encoders": encoders, "encoder_gpus": encoder_gpus}
+    values = with_speed(values, {key: value for key, value in where.items() if value is not None})
     values["device"] = device if device != "auto" else values.get("device", "auto")
     with progress:
         done = api.execute(Recipe.build(values), out, progress)

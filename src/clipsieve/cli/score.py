@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +26,10 @@ def score(
     device: o.Device = "auto",
     batch_size: o.BatchSize = None,
     workers: o.Workers = None,
+    engine: o.Engine = None,
+    address: o.Address = None,
+    encoders: o.Encoders = None,
+    encoder_gpus: o.EncoderGpus = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
@@ -36,14 +40,15 @@ def score(
     from clipsieve.report.terminal import score_table
 
     source = o.read_values(read, format=format, layout=layout, image=image, text=text, id=id, root=root)
-    flags = {
+    flags: dict[str, Any] = {
         "on_error": on_error, "long_text": long_text, "limit": limit, "batch_size": batch_size, "workers": workers,
         "vectors": vectors, "device": device,
     }  # fmt: skip
+    where: dict[str, Any] = {"engine": engine, "address": address, "encoders": encoders, "encoder_gpus": encoder_gpus}
+    said = {key: value for key, value in flags.items() if value}
+    said |= {key: value for key, value in where.items() if value is not None}
     with Shown(quiet=quiet or json) as progress:
-        done = api.score(
-            source, model=model, out=out, progress=progress, **{key: value for key, value in flags.items() if value}
-        )
+        done = api.score(source, model=model, out=out, progress=progress, **said)
     finish(done, as_json=json, quiet=quiet)
     if not quiet and not json:
         terminal.print()

@@ -7,20 +7,21 @@ whatever else there is. All that is pending lives here and nowhere else: images 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import CancelledError, Future
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from concurrent.futures import CancelledError, Future, InvalidStateError
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
 from clipsieve.core.addresses import Lookup
+from clipsieve.core.descriptors import out_of_files, requests_allowed
 from clipsieve.core.http import Http, Transfer
-from clipsieve.errors import ImageError
+from clipsieve.core.turns import Turns
+from clipsieve.errors import ImageError, StoreError
 
 if TYPE_CHECKING:
     from clipsieve.core.urls import FetchPolicy
@@ -43,6 +44,13 @@ class _PutBackError(Exception):
     """Images turned out larger than expected: this one is fetched when there is room."""
 
 
+@dataclass(eq=False, frozen=True)
+class Announcement:
+    """URLs that are to be read, each as often as it stands here; they can be let go of together."""
+
+    urls: Sequence[str]
+
+
 @dataclass(eq=False)
 class _Download:
     """An image on its way. Those who read it or have announced it are counted: it goes with the last of them."""
@@ -50,7 +58,7 @@ class _Download:
     url: str
     number: int
     """Its place among all; 0 for one that somebody waits for and nobody announced."""
-    announced: int = 0
+    announced: deque[Announcement] = field(default_factory=deque)
     readers: int = 0
     result: Future[bytes] = field(default_factory=Future)
     task: asyncio.Task[None] | None = None
@@ -78,26 +86,41 @@ class Downloader:
 
     # From any thread.
 
-    def prefetch(self, urls: Iterable[str]) -> None:
+    def prefetch(self, urls: Sequence[str]) -> Announcement:
         """Announces images that will be read, each as often as it is given."""
+        announcement = Announcement(urls)
         with self._changing:
             if self._closed:
-                return
+                return announcement
             found = []
             for url in urls:
                 if url not in self._downloads:
                     self._downloads[url] = _Download(url, next(self._numbers))
                     found.append(self._downloads[url])
-                self._downloads[url].announced += 1
+                self._downloads[url].announced.append(announcement)
             self._do(self._begin, found)
+        return announcement
+
+    def drop(self, announcement: Announcement) -> None:
+        """Lets go of what of it nobody has read, and nobody else has announced."""
+        with self._changing:
+            for url in announcement.urls:
+                download = self._downloads.get(url)
+                if download is None or announcement not in download.announced:
+                    continue
+                download.announced = deque(one for one in download.announced if one is not announcement)
+                if not (download.announced or download.readers):
+                    self._remove(download)
 
     def read(self, url: str, unless: threading.Event | None = None) -> bytes:
-        """The bytes at ``url``. Raises ``ImageError``, also when ``unless`` is set, as it is before ``abandon``."""
+        """The bytes at ``url``. Raises ``ImageError``, also when ``unless`` is set, as it is before ``abandon``, and
+        ``StoreError`` where no image is to blame."""
         with self._changing:
             if self._closed or (unless is not None and unless.is_set()):
                 raise ImageError(INTERRUPTED)
             download = self._downloads.setdefault(url, _Download(url, 0))
-            download.announced = max(0, download.announced - 1)
+            if download.announced:
+                download.announced.popleft()
             download.readers += 1
             if not download.result.done():
                 self._do(self._want, download)
@@ -105,8 +128,8 @@ class Downloader:
             return download.result.result()
         except CancelledError:
             raise ImageError(INTERRUPTED) from None
-        except ImageError as failure:
-            raise ImageError(str(failure)) from None  # each reader's own
+        except (ImageError, StoreError) as failure:
+            raise type(failure)(str(failure)) from None  # each reader's own
         finally:
             with self._changing:
                 download.readers -= 1
@@ -155,11 +178,13 @@ class Downloader:
         self._begun: set[_Download] = set()
         self._held = 0
         self._expected = float(EXPECTED)
-        self._turns = _Turns(self._policy)
         self._closing = asyncio.Event()
+        at_once = requests_allowed(self._policy.concurrency)
         async with Http(self._policy, self._lookup) as self._http:
+            self._turns = Turns(at_once, self._policy.per_host, self._http.look_up)
             started.set_result(asyncio.get_running_loop())
             await self._closing.wait()
+            self._waiting.clear()
             tasks = [download.task for download in self._begun if download.task is not None]
             for task in tasks:
                 task.cancel()
@@ -168,6 +193,14 @@ class Downloader:
             left = list(self._downloads.values())  # nothing is added once it is closed
         for download in left:
             download.result.cancel()
+
+    def _settle(self, download: _Download, outcome: bytes | Exception) -> None:
+        """Gives the outcome to who waits; nobody does where another thread has let go of it meanwhile."""
+        with suppress(InvalidStateError):
+            if isinstance(outcome, bytes):
+                download.result.set_result(outcome)
+            else:
+                download.result.set_exception(outcome)
 
     def _begin(self, found: list[_Download]) -> None:
         self._waiting.extend(found)
@@ -188,6 +221,8 @@ class Downloader:
                 self._start(download)
 
     def _start(self, download: _Download) -> None:
+        if self._closing.is_set():
+            return
         self._begun.add(download)
         download.task = asyncio.get_running_loop().create_task(self._fetch(download))
 
@@ -197,9 +232,6 @@ class Downloader:
             if self._held > 2 * self._ahead and not download.wanted:
                 raise _PutBackError
 
-        def pause(host: str, seconds: float) -> None:
-            self._turns.pause(host, seconds)
-
         @asynccontextmanager
         async def turn(host: str) -> AsyncIterator[None]:
             async with self._turns.of(host, download.number):
@@ -207,9 +239,11 @@ class Downloader:
                 yield
 
         try:
-            data = await self._http.get(download.url, Transfer(turn=turn, pause=pause, received=received))
+            data = await self._http.get(
+                download.url, Transfer(turn=turn, answered=self._turns.answered, received=received)
+            )
             self._expected = 0.9 * self._expected + 0.1 * len(data)
-            download.result.set_result(data)
+            self._settle(download, data)
         except _PutBackError:
             self._hold(download, 0)
             self._waiting.appendleft(download)
@@ -217,9 +251,9 @@ class Downloader:
             self._hold(download, 0)
             download.result.cancel()
             raise
-        except BaseException as failure:
+        except Exception as failure:
             self._hold(download, 0)
-            download.result.set_exception(failure)
+            self._settle(download, _meant(failure))
         finally:
             self._begun.discard(download)
             if download.gone:
@@ -241,74 +275,8 @@ class Downloader:
         download.held = size
 
 
-class _Turns:
-    """Who may send a request: so many at a host, so many in all, the first announced first, none to a host that asks
-    to be left alone."""
-
-    def __init__(self, policy: FetchPolicy) -> None:
-        self._per_host = policy.per_host
-        self._all = _Places(policy.concurrency)
-        self._hosts: dict[str, _Places] = {}
-        self._closed_until: dict[str, float] = {}
-        self._clock = asyncio.get_running_loop().time
-
-    def pause(self, host: str, seconds: float) -> None:
-        """Sends nothing to ``host`` for so long."""
-        self._closed_until[host] = max(self._closed_until.get(host, 0.0), self._clock() + seconds)
-
-    @asynccontextmanager
-    async def of(self, host: str, number: int) -> AsyncIterator[None]:
-        """Waits for a turn; it lasts until the block ends."""
-        places = self._hosts.setdefault(host, _Places(self._per_host))
-        try:
-            async with places.one(number):
-                while (wait := self._closed_until.get(host, 0.0) - self._clock()) > 0:
-                    await asyncio.sleep(wait)
-                self._closed_until.pop(host, None)
-                async with self._all.one(number):
-                    yield
-        finally:
-            if places.unused and self._hosts.get(host) is places:
-                del self._hosts[host]
-
-
-class _Places:
-    """So many places at the same time; when one becomes free, the lowest number goes first."""
-
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._free = places
-        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._arrivals = count()
-
-    @property
-    def unused(self) -> bool:
-        """Whether nobody has a place or waits for one."""
-        return self._free == self._places
-
-    @asynccontextmanager
-    async def one(self, number: int) -> AsyncIterator[None]:
-        """A place, until the block ends."""
-        if self._free:
-            self._free -= 1
-        else:
-            turn = asyncio.get_running_loop().create_future()
-            heapq.heappush(self._queue, (number, next(self._arrivals), turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if not turn.cancelled():  # it came at the same time
-                    self._give()
-                raise
-        try:
-            yield
-        finally:
-            self._give()
-
-    def _give(self) -> None:
-        while self._queue:
-            turn = heapq.heappop(self._queue)[2]
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+def _meant(failure: Exception) -> Exception:
+    """The failure as who reads an image knows it: whatever else may go wrong with one must not end a run."""
+    if isinstance(failure, (ImageError, StoreError)):
+        return failure
+    return out_of_files(failure) or ImageError(f"not fetched: {type(failure).__name__}")

@@ -14,7 +14,7 @@ import posixpath
 import re
 import stat
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pyarrow as pa
 
+from clipsieve.core.descriptors import out_of_files
 from clipsieve.core.ranges import is_remote, open_stream, read_range, read_whole
+from clipsieve.core.retry import in_words
 from clipsieve.errors import ImageError, StoreError
 
 if TYPE_CHECKING:
@@ -31,9 +33,18 @@ if TYPE_CHECKING:
 MAX_BYTES = 256 * 2**20
 """Largest encoded image that is read, in bytes; real photographs stay under a tenth of it."""
 
+PROTOCOLS = frozenset(
+    ("file", "local", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory", "zip", "tar")
+)
+"""Where an image that a row names may be: files of this machine, object stores, and archives in either.
+
+fsspec knows dozens more, which would connect to any host of this network that a row names.
+"""
+
 _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _CHAINED_HTTP = re.compile(r"::https?://", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/?#]*@")
+_WORD = re.compile(r"[a-z]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,8 +69,10 @@ class ImageSource:
 
     @property
     def by_url(self) -> bool:
-        """Whether it must be fetched from an ``http(s)`` URL."""
-        return self.path is not None and self.data is None and self.error is None and _is_http(self.path)
+        """Whether it is to be fetched from an ``http(s)`` URL: a whole file, since parts of one are not."""
+        if self.path is None or self.data is not None or self.error is not None:
+            return False
+        return self.member is None and self.offset is None and _is_http(self.path)
 
     @property
     def inline(self) -> bytes | None:
@@ -76,7 +89,7 @@ class ImageSource:
         return f"{path}::{self.member}" if self.member else path
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises ``ImageError`` when there are none."""
+        """The encoded bytes. Raises ``ImageError`` when there are none, ``StoreError`` where no image is to blame."""
         if self.error is not None:
             raise ImageError(self.error)
         if (data := self.inline) is not None:
@@ -87,6 +100,7 @@ class ImageSource:
             return _checked(self._read_url(self.path))
         if _CHAINED_HTTP.search(self.path):
             raise ImageError("not fetched: a URL within a chain of filesystems; download the file first")
+        _check_protocols(self.path)
         try:
             return _checked(self._read_file(self.path))
         except FileNotFoundError:
@@ -98,16 +112,18 @@ class ImageSource:
         except (ImageError, StoreError):  # a store that is down is no fault of the image
             raise
         except Exception as failure:  # each filesystem of fsspec raises its own, and ImportError when it is not there
-            raise ImageError(f"unreadable: {_in_words(failure)}") from failure
+            if (ours := out_of_files(failure)) is not None:
+                raise ours from failure
+            raise ImageError(f"unreadable: {in_words(failure)}") from failure
 
     def _read_url(self, url: str) -> bytes:
         from clipsieve.core.kept import read_kept
         from clipsieve.core.urls import read_url
 
-        if self.policy is None:
-            raise ImageError("not fetched: images by URL are turned off; download them first")
         if self.member is not None or self.offset is not None:
             raise ImageError("not fetched: a part of a file by URL; download the file first")
+        if self.policy is None:
+            raise ImageError("not fetched: images by URL are turned off; download them first")
         known = None if self.kept is None else read_kept(self.kept, url)
         return read_url(url, self.policy) if known is None else known
 
@@ -150,20 +166,29 @@ def without_credentials(url: str) -> str:
     return _CREDENTIALS.sub("://***@", url, count=1)
 
 
+def _check_protocols(path: str) -> None:
+    """Refuses what leads elsewhere than to files and object stores, in any link of a chain (``zip://a.png::s3://b``)."""
+    for found in _protocols(path):
+        if found not in PROTOCOLS:
+            raise ImageError(f"refused: protocol {found if _WORD.fullmatch(found) else 'of no known name'}")
+
+
+def _protocols(path: str) -> Iterator[str]:
+    """The protocol of each link of a chain, as fsspec finds them: a bare word is one where there are several links."""
+    links = path.split("::")
+    for link in links:
+        bare = len(links) > 1 and (_WORD.fullmatch(link) or link in fsspec.available_protocols())
+        yield link if bare else fsspec.core.split_protocol(link)[0] or "file"
+
+
 def _check_regular(path: str) -> None:
     """Refuses local pipes and devices, which may never end."""
-    local = path.removeprefix("file://")
+    local = re.sub("^(file|local)://", "", path)
     if "://" in local:
         return
     mode = os.stat(local).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ImageError("not a file: it is a pipe, socket or device")
-
-
-def _in_words(failure: Exception) -> str:
-    """One short line without the path, so that equal failures count as one kind of error."""
-    said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return " ".join(said.split())[:200] or type(failure).__name__
 
 
 def _checked(data: bytes) -> bytes:

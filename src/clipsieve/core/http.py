@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import random
 import re
 import socket
 import ssl
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import aiohttp
 from yarl import URL
 
-from clipsieve.core.addresses import Lookup, PrivateAddressError, Resolver, public_socket
+from clipsieve.core.addresses import NO_NAME, Lookup, PrivateAddressError, Resolver, public_socket
+from clipsieve.core.body import Body, too_large
+from clipsieve.core.descriptors import out_of_files
 from clipsieve.core.optout import opted_out
-from clipsieve.errors import ImageError
+from clipsieve.errors import ImageError, StoreError
 
 if TYPE_CHECKING:
     from clipsieve.core.urls import FetchPolicy
@@ -41,30 +43,35 @@ IDLE = 2.0
 
 CHUNK = 2**16
 
+HEADER = 2**16
+"""Bytes that a field of an answer's head may have; some sites say of themselves more than is usual."""
+
 _REDIRECTS = {301, 302, 303, 307, 308}
 _QUOTED = re.compile(r"[\w\-.~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
 _KIND = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,40}", re.ASCII)
-_NO_NAME = {getattr(socket, name) for name in ("EAI_NONAME", "EAI_NODATA", "EAI_FAIL") if hasattr(socket, name)}
 
 Turn: TypeAlias = Callable[[str], AbstractAsyncContextManager[Any]]
 """Waits until a request may go to a host."""
 
 
 class TemporaryError(Exception):
-    """What may be otherwise the next time; ``pause`` is how long the server asks to be left alone, in seconds."""
+    """What may be otherwise the next time; ``pause`` is how long the server asks to be left alone, in seconds, and
+    ``silent`` says that nothing of use came from the host at all."""
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    def __init__(self, reason: str, pause: float = 0.0, *, silent: bool = False) -> None:
         super().__init__(reason)
         self.pause = pause
+        self.silent = silent
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What a download has to do with others: its ``turn`` at a host, the ``pause`` that a host asks for, and the count
-    of bytes that it has ``received``, which may raise to end it."""
+    """What a download has to do with others: its ``turn`` at a host, which raises ``ImageError`` when that is given up,
+    what a host has ``answered`` (None: of use), which says whether another attempt makes sense, and the count of bytes
+    that it has ``received``, which may raise to end it."""
 
     turn: Turn
-    pause: Callable[[str, float], None]
+    answered: Callable[[str, TemporaryError | None], bool]
     received: Callable[[int], None]
 
 
@@ -74,19 +81,21 @@ class Http:
     def __init__(self, policy: FetchPolicy, lookup: Lookup = socket.getaddrinfo) -> None:
         self._policy = policy
         public = not policy.allow_private
+        self._resolver = Resolver(lookup, public=public, timeout=policy.timeout)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # who may go is decided before, by host and in all
-                resolver=Resolver(lookup, public=public),
+                resolver=self._resolver,
                 socket_factory=public_socket if public else None,
-                ttl_dns_cache=300,
-                dns_cache_max_size=10_000,
+                use_dns_cache=False,  # the resolver's own
                 keepalive_timeout=IDLE,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": policy.user_agent, "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"},
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(10.0, policy.timeout)),
             auto_decompress=False,  # bounded, below
+            max_line_size=HEADER,
+            max_field_size=HEADER,
             trust_env=False,  # behind a proxy nobody sees what is connected to
         )
 
@@ -96,8 +105,18 @@ class Http:
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
+    async def look_up(self, host: str) -> None:
+        """Finds out where a name leads, so that no attempt has to wait for its turn to ask. Raises ``ImageError`` or
+        ``TemporaryError``."""
+        if not _is_address(host):
+            with _in_words():
+                try:
+                    await self._resolver.addresses(host)
+                except OSError as failure:
+                    raise _unnamed(failure) from None
+
     async def get(self, url: str, transfer: Transfer) -> bytes:
-        """The bytes at ``url``. Raises ``ImageError``."""
+        """The bytes at ``url``. Raises ``ImageError``, and ``StoreError`` where this machine can do no more."""
         with _in_words():
             place = _parsed(url)
         attempt = 0
@@ -119,13 +138,18 @@ class Http:
             try:
                 async with transfer.turn(host):
                     began = clock()  # waiting for others is nobody's fault
-                    with _in_words():
-                        async with asyncio.timeout(left):
-                            found = await self._hop(place, transfer)
+                    try:
+                        with _in_words():
+                            async with asyncio.timeout(left):
+                                found = await self._hop(place, transfer)
+                    except ImageError:
+                        transfer.answered(host, None)
+                        raise
+                    transfer.answered(host, None)
                     left -= clock() - began
             except TemporaryError as failure:
-                if 0 < failure.pause <= LONGEST_PAUSE:
-                    transfer.pause(host, failure.pause)
+                if not transfer.answered(host, failure):
+                    raise ImageError(str(failure)) from None
                 raise
             if isinstance(found, bytes):
                 return found
@@ -139,8 +163,9 @@ class Http:
             if status in _REDIRECTS and "Location" in answer.headers:
                 return _redirected(place, answer.headers["Location"])
             if status == 429 or status >= 500:
-                raise TemporaryError(f"not fetched: status {status}", _asked_pause(answer.headers))
-            if not 200 <= status < 300:
+                pause = _asked_pause(answer.headers)
+                raise TemporaryError(f"not fetched: status {status}", pause, silent=status == 429)
+            if not 200 <= status < 300 or status == 206:  # no part was asked for
                 raise ImageError(f"not fetched: status {status}")
             if self._policy.opt_out == "respect":
                 directive = opted_out(answer.headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
@@ -149,44 +174,13 @@ class Http:
             _check_kind(answer.headers.get("Content-Type", ""))
             limit = self._policy.max_bytes
             if (answer.content_length or 0) > limit:
-                raise _too_large(limit)
-            body = _Body(answer.headers.get("Content-Encoding", "identity"), limit)
+                raise too_large(limit)
+            body = Body(answer.headers.get("Content-Encoding", "identity"), limit)
             async for chunk in answer.content.iter_chunked(CHUNK):
                 transfer.received(body.take(chunk))
+            if not body.complete:
+                raise TemporaryError("truncated: the connection closed early")
             return body.whole()
-
-
-class _Body:
-    """What has come of a body, decompressed where the server has compressed it unasked, and never over the limit."""
-
-    def __init__(self, encoding: str, limit: int) -> None:
-        kind = encoding.strip().lower()
-        if kind not in ("identity", "", "gzip", "x-gzip", "deflate"):
-            raise ImageError("not fetched: the server compressed it in a way that was not asked for")
-        self._inflating = None if kind in ("identity", "") else zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._limit = limit
-        self._data = bytearray()
-        self._wire = 0
-
-    def take(self, chunk: bytes) -> int:
-        """Adds a piece as it came and says by how many bytes the body has grown."""
-        before = len(self._data)
-        self._wire += len(chunk)
-        if self._inflating is not None:
-            try:
-                chunk = self._inflating.decompress(chunk, self._limit + 1 - before)
-            except zlib.error:
-                raise ImageError("not fetched: broken compression") from None
-        self._data += chunk
-        if max(len(self._data), self._wire) > self._limit:
-            raise _too_large(self._limit)
-        return len(self._data) - before
-
-    def whole(self) -> bytes:
-        """All of it. Raises ``TemporaryError`` when the end is missing."""
-        if self._inflating is not None and self._wire and not self._inflating.eof:
-            raise TemporaryError("truncated: the connection closed early")
-        return bytes(self._data)
 
 
 def _parsed(url: str, start: URL | None = None) -> URL:
@@ -207,10 +201,6 @@ def _redirected(place: URL, location: str) -> URL:
     if there.scheme not in ("http", "https"):
         raise ImageError("refused: a redirect to something else than http or https")
     return there
-
-
-def _too_large(limit: int) -> ImageError:
-    return ImageError(f"too large: more than {limit:,} bytes")
 
 
 def _check_kind(content_type: str) -> None:
@@ -239,7 +229,7 @@ def _in_words() -> Iterator[None]:
     try:
         yield
     except TimeoutError:
-        raise TemporaryError("not fetched: timed out") from None
+        raise TemporaryError("not fetched: timed out", silent=True) from None
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError, ssl.SSLError) as failure:
         untrusted = isinstance(failure, (aiohttp.ClientConnectorCertificateError, ssl.CertificateError))
         raise ImageError("not fetched: TLS " + ("certificate not valid" if untrusted else "failed")) from None
@@ -255,14 +245,31 @@ def _in_words() -> Iterator[None]:
         raise ImageError("not fetched: the answer is not HTTP") from None
 
 
-def _unconnected(failure: Any) -> ImageError | TemporaryError:
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _unnamed(cause: OSError) -> StoreError | ImageError | TemporaryError:
+    """What came of looking a name up."""
+    if (ours := out_of_files(cause)) is not None:
+        return ours
+    if cause.errno in NO_NAME:
+        return ImageError("not fetched: no such host")
+    return TemporaryError("not fetched: the host's name cannot be looked up", silent=True)
+
+
+def _unconnected(failure: Any) -> StoreError | ImageError | TemporaryError:
     cause: OSError = failure.os_error
     if isinstance(cause, PrivateAddressError):
         return ImageError("refused: private address")
     if isinstance(failure, aiohttp.ClientConnectorDNSError):
-        if cause.errno in _NO_NAME:
-            return ImageError("not fetched: no such host")
-        return TemporaryError("not fetched: the host's name cannot be looked up")
+        return _unnamed(cause)
+    if (ours := out_of_files(cause)) is not None:
+        return ours
     if cause.errno == errno.ECONNREFUSED:
-        return TemporaryError("not fetched: connection refused")
-    return TemporaryError("not fetched: no connection")
+        return TemporaryError("not fetched: connection refused", silent=True)
+    return TemporaryError("not fetched: no connection", silent=True)

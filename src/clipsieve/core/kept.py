@@ -29,6 +29,10 @@ GROUPS = 2
 """So many stay in memory of a file: images are read about in their order."""
 
 
+OPEN = 4
+"""So many files stay open: shards are read in their order, a few at a time."""
+
+
 def kept_rows(urls: Sequence[str], data: Sequence[bytes | None], errors: Sequence[str | None]) -> pa.Table:
     """Rows of such a file."""
     columns = [[_key(url) for url in urls], [without_credentials(url) for url in urls], data, errors]
@@ -61,8 +65,18 @@ def _version(path: str) -> tuple[int, int] | None:
     return about.st_size, about.st_mtime_ns
 
 
-@lru_cache(maxsize=8)
 def _opened(path: str, version: tuple[int, int] | None) -> _Kept:
+    """The file, opened once for all who want it at the same time."""
+    with _opening:
+        return _open(path, version)
+
+
+_opening = threading.Lock()
+os.register_at_fork(after_in_child=_opening._at_fork_reinit)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=OPEN)
+def _open(path: str, version: tuple[int, int] | None) -> _Kept:
     return _Kept(path)
 
 

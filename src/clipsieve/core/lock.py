@@ -26,6 +26,8 @@ REFRESHED = 30.0
 STALE = 300.0
 """Seconds after the last one from which on a holder counts as dead, by clocks that may differ by minutes."""
 
+SETTLED = 1.0
+"""Seconds that who takes over a dead holder's lock waits, to see whether another one did at the same time."""
 
 _HELD: set[str] = set()
 """The tokens of this process's own locks: one with its number and another token is of a dead process of that number."""
@@ -68,6 +70,7 @@ class LockObject:
             if holder.get("token") != self._token and _alive(holder):
                 raise BlockingIOError(_described(holder))
             storage.put(path, self._sign())
+            time.sleep(SETTLED)  # of several that found it abandoned at the same time, the last to write has it
         if self._holder().get("token") != self._token:
             raise BlockingIOError(_described(self._holder()))
         _HELD.add(self._token)
@@ -80,21 +83,24 @@ class LockObject:
         self._thread.join()
         _HELD.discard(self._token)
         # A lock that cannot be removed now is taken over later.
-        with suppress(StoreError):
+        with suppress(StoreError, OSError):
             if self._holder().get("token") == self._token:
                 storage.remove(self._path)
 
     def _refresh(self) -> None:
         while not self._closed.wait(REFRESHED):
             # A store that does not answer is for the work itself to meet; the next sign of life may pass.
-            with suppress(StoreError):
+            with suppress(StoreError, OSError):
                 if self._holder().get("token") != self._token:
                     return  # taken over: whoever holds it now writes the same
                 if not self._closed.is_set():
                     storage.put(self._path, self._sign())
 
     def _sign(self) -> bytes:
-        about = {"host": socket.gethostname(), "process": os.getpid(), "time": time.time(), "token": self._token}
+        about = {
+            "host": socket.gethostname(), "machine": _machine(), "process": os.getpid(), "time": time.time(),
+            "token": self._token,
+        }  # fmt: skip
         return json.dumps(about).encode()
 
     def _holder(self) -> Mapping[str, Any]:
@@ -107,11 +113,11 @@ class LockObject:
 
 
 def _alive(holder: Mapping[str, Any]) -> bool:
-    """Whether the holder may still be at work; one of this machine can be asked for."""
+    """Whether the holder may still be at work; one among the processes that are seen here can be asked for."""
     said, process = holder.get("time"), holder.get("process")
     if not isinstance(said, (int, float)) or time.time() - said > STALE:
         return False
-    if holder.get("host") != socket.gethostname() or not isinstance(process, int):
+    if holder.get("machine") != _machine() or not _machine() or not isinstance(process, int):
         return True
     try:
         os.kill(process, 0)
@@ -120,6 +126,16 @@ def _alive(holder: Mapping[str, Any]) -> bool:
     except PermissionError:
         return True
     return process != os.getpid() or holder.get("token") in _HELD
+
+
+def _machine() -> str:
+    """What is the same for processes that see each other by their numbers: neither another machine of the same name,
+    nor another container on this one. Empty where the system does not say.
+    """
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _described(holder: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
@@ -9,6 +10,9 @@ DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex")
 
 _WITH_VALUES = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
 """Directives that a colon follows, as it follows the name of a program."""
+
+_NAMED = re.compile(r"\s*(\*|[a-z][\w.-]*)\s*:")
+"""What a colon makes the name of a program; any other one is that of a time of day."""
 
 
 def opted_out(headers: Iterable[str], user_agent: str) -> str | None:
@@ -20,11 +24,12 @@ def opted_out(headers: Iterable[str], user_agent: str) -> str | None:
     own = user_agent.split("/")[0].split()[0].lower()
     for header in headers:
         about = ""
-        for said in header.split(","):
-            name, colon, rest = said.partition(":")
-            directive = said.strip().lower()
-            if colon and name.strip().lower() not in _WITH_VALUES:
-                about, directive = name.strip().lower(), rest.strip().lower()
-            if about in ("", "*", own) and directive in DIRECTIVES:
-                return directive
+        for said in re.split("[,;]", header.lower()):
+            found = _NAMED.match(said)
+            if found is not None and found[1] not in _WITH_VALUES:
+                about, said = found[1], said[found.end() :]
+            if about in ("", "*", own):
+                directive = next((word for word in said.split() if word in DIRECTIVES), None)
+                if directive is not None:
+                    return directive
     return None

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from clipsieve.core.retry import ShortReadError, passes, retrying
+from clipsieve.core.retry import ShortReadError, option_fault, passes, retrying
 from clipsieve.core.spread import in_threads
 from clipsieve.errors import StoreError
 
@@ -53,6 +53,8 @@ def filesystem(url: str) -> tuple[Any, str]:
         extra = _PACKAGES.get(protocol(url) or "")
         remedy = f"pip install 'clipsieve[{extra}]'" if extra else str(failure)
         raise StoreError(f"{protocol(url)}:// needs a package that is not installed: {remedy}") from None
+    except TypeError as failure:
+        raise option_fault(url, failure) from None
 
 
 def read_whole(url: str, limit: int) -> bytes:

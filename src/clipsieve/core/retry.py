@@ -42,6 +42,14 @@ _CREDENTIALS = {
     "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError", "NoCredentialsError",
     "PartialCredentialsError", "ProfileNotFound", "RefreshError", "SSOTokenLoadError", "UnauthorizedSSOTokenError",
 }  # fmt: skip
+_MISSING_CREDENTIALS = {"DefaultCredentialsError", "NoCredentialsError", "PartialCredentialsError"}
+_ENVIRONMENT = {
+    "s3": "AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY,",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_CONNECTION_STRING",
+}
+"""Of each protocol the variables of the environment with which every verb works."""
+
 _CREDENTIAL_CODES = {
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
@@ -66,12 +74,26 @@ def retrying(url: str, work: Callable[[], T]) -> T:
 
 def _meant(url: str, failure: Exception) -> Exception:
     """The failure as those who read and write files know it."""
-    if isinstance(failure, (FileNotFoundError, FileExistsError, IsADirectoryError, StoreError)):
+    status = _status(failure)
+    if isinstance(failure, (FileExistsError, IsADirectoryError, StoreError)):
         return failure
-    where, said = _shown(url), in_words(failure)
-    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or _status(failure) == 401:
+    # fsspec says so of whatever a web server refuses, and of one that does not answer.
+    if isinstance(failure, FileNotFoundError) and status in (None, 404, 410) and not passes(failure):
+        return failure
+    where, said = shown(url), in_words(failure)
+    if isinstance(failure, FileNotFoundError) and failure.__cause__ is not None:
+        said = in_words(failure.__cause__) if status is None else f"HTTP status {status}"
+    if option := _unknown_option(failure):
+        protocol = url.partition("://")[0]
+        return StoreError(f"{where}: storage_options.{protocol} has no option {option!r}; check its name")
+    if isinstance(failure, ValueError) and "endpoint" in said.lower():
+        return StoreError(f"{where}: {said}; write the endpoint_url with http:// or https:// and a host")
+    if _named(failure, _MISSING_CREDENTIALS):
+        hint = _ENVIRONMENT.get(url.partition("://")[0], "the environment")
+        return StoreError(f"{where}: no credentials were found ({said}); set them by {hint}, then run it again")
+    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or status == 401:
         return StoreError(f"{where}: the credentials are not accepted ({said}); renew or set them, then run it again")
-    if isinstance(failure, PermissionError) or _status(failure) == 403:
+    if isinstance(failure, PermissionError) or status == 403:
         return PermissionError(errno.EACCES, f"access denied ({said})")
     if isinstance(failure, ImportError):
         return StoreError(f"{where}: {said}")
@@ -80,19 +102,34 @@ def _meant(url: str, failure: Exception) -> Exception:
     return failure if isinstance(failure, ValueError) else OSError(said)
 
 
+def _unknown_option(failure: BaseException) -> str | None:
+    """The name that a filesystem, or the client beneath it, does not know among the options that it was given."""
+    if not isinstance(failure, TypeError):
+        return None
+    named = re.search(r"unexpected keyword argument '([^']+)'", str(failure))
+    return named[1] if named else None
+
+
+def option_fault(url: str, failure: TypeError) -> StoreError:
+    """What is wrong with the options for the store of ``url``, without what they hold."""
+    meant = _meant(url, failure)
+    return meant if isinstance(meant, StoreError) else StoreError(f"{shown(url)}: storage_options do not fit the store")
+
+
 def in_words(failure: BaseException) -> str:
     """One short line of what a failure says, without passwords and signatures in URLs."""
     said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return _shown(" ".join(str(said).split()))[:200] or type(failure).__name__
+    return shown(" ".join(str(said).split()))[:200] or type(failure).__name__
 
 
-def _shown(text: str) -> str:
+def shown(text: str) -> str:
+    """A URL, or a text with some in it, without passwords and signatures."""
     return printable(re.sub(r"(://[^\s?'\"]*)\?[^\s'\"]*", r"\1?...", without_password(text)))
 
 
 def passes(failure: BaseException) -> bool:
     """Whether another attempt may succeed."""
-    if isinstance(failure, (FileNotFoundError, PermissionError)):
+    if isinstance(failure, PermissionError):
         return False
     if isinstance(failure, OSError) and failure.errno in _BUSY:
         return True
@@ -104,8 +141,9 @@ def _named(failure: BaseException, names: set[str]) -> bool:
 
 
 def _status(failure: BaseException) -> int | None:
-    """The status of HTTP that a failure stands for, where its class keeps one."""
-    found = (str(getattr(failure, name, None)) for name in ("status", "status_code", "code"))
+    """The status of HTTP that a failure stands for, where its class or that of a cause keeps one."""
+    names = ("status", "status_code", "code")
+    found = (str(getattr(one, name, None)) for one in _causes(failure) for name in names)
     return next((int(value) for value in found if value.isdigit()), None)
 
 

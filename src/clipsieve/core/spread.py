@@ -37,8 +37,3 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int | None =
         finally:
             for waiting in ahead:
                 waiting.cancel()
-
-
-def shares_memory(spread: Spread) -> bool:
-    """Whether work sees the very items and results of who asks for it, and not copies: threads of this process."""
-    return spread is in_threads

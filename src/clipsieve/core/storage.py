@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy.typing as npt
 
 from clipsieve.core.ranges import filesystem, open_small, open_stream, protocol, read_whole
 from clipsieve.core.retry import retrying
+from clipsieve.core.spread import in_threads
 from clipsieve.core.text import without_password
 from clipsieve.errors import StoreError, UsageError
 
@@ -34,33 +36,46 @@ REQUESTS = 32
 _ANY = 2**40
 """More bytes than a file has that is read as a whole."""
 
+_STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "hf", "memory")
+"""Protocols of the stores that a run may be in; ``memory`` is this process's own, for tests and trials in Python."""
+
 _READ_ONLY = ("http", "https", "github", "zip", "tar")
+
+_ONE_SLASH = re.compile(rf"({'|'.join((*_STORES, *_READ_ONLY))}):/(?!/)", re.IGNORECASE)
 
 
 def place(text: str | os.PathLike[str]) -> Path:
-    """The place that a text names. Raises ``UsageError`` for one that no filesystem is known for."""
-    if isinstance(text, Path) or hasattr(text, "fs"):
+    """The place that a text names. Raises ``UsageError`` for one that can be none of a run."""
+    if hasattr(text, "fs"):
         return cast(Path, text)
     text = os.fspath(text)
     found = protocol(text)
-    if found is None:
-        return Path(re.sub(r"^(file|local)://", "", text))
     shown = without_password(text)
+    if found is None:
+        # Also as a Path, which makes one slash of two.
+        if scheme := _ONE_SLASH.match(text):
+            meant = f"{scheme[1].lower()}://{shown[scheme.end() :]}"
+            raise UsageError(f"{shown}: did you mean {meant}? Give that as text, or a folder of this machine by ./")
+        path = Path(re.sub(r"^(file|local)://", "", text, flags=re.IGNORECASE))
+        return path.absolute() if _ONE_SLASH.match(str(path)) else path
     if "::" in text or found in _READ_ONLY:
         raise UsageError(
             f"{shown}: only read from; give a folder of this machine or of a bucket, such as s3://bucket/run"
         )
     if shown != text:
         raise UsageError(f"{shown}: leave the password out, which would be written down; use storage_options")
+    if found not in _STORES:
+        raise UsageError(f"{text}: {found}:// is not known; s3, gs, az and hf are, and paths of this machine")
+    within = text.partition("://")[2].rstrip("/")
+    if not within or (within.startswith("/") and found != "memory"):
+        raise UsageError(f"{text}: names no bucket; write {found}://bucket/run")
     try:
-        filesystem(text)
+        filesystem(f"{found}://{within}")
     except StoreError as failure:
         raise UsageError(f"{text}: {failure}") from None
-    except ValueError:
-        raise UsageError(f"{text}: {found}:// is not known; s3, gs, az and hf are, and paths of this machine") from None
     from upath import UPath
 
-    return cast(Path, UPath(text.rstrip("/")))
+    return cast(Path, UPath(f"{found}://{within}"))
 
 
 def place_or_none(text: str | os.PathLike[str]) -> Path | None:
@@ -79,6 +94,11 @@ def is_local(path: Path) -> bool:
 def threads(path: Path) -> int:
     """How many files of a place are best read at the same time."""
     return os.cpu_count() or 1 if is_local(path) else REQUESTS
+
+
+def protocols() -> list[str]:
+    """Those for which there is a filesystem."""
+    return sorted({*fsspec.available_protocols(), *fsspec.registry})
 
 
 def configure(options: Mapping[str, Mapping[str, Any]]) -> None:
@@ -208,8 +228,16 @@ def remove(path: Path) -> None:
         else:
             path.unlink(missing_ok=True)
         return
-    with suppress(FileNotFoundError):
-        _asked(path, lambda files: files.rm(_name(path), recursive=True))
+    # Not by the filesystem's own rm, to which a name with *, ? or [ in it stands for others, too.
+    own = _name(path).rstrip("/")
+    found = _asked(path, lambda files: files.find(own))
+    every = [name for name in found if name == own or name.startswith(f"{own}/")]
+
+    def drop(name: str) -> None:
+        with suppress(FileNotFoundError):
+            _asked(path, lambda files: files.rm_file(name))
+
+    deque(in_threads(drop, every, REQUESTS), maxlen=0)
 
 
 def drop_unfinished(folder: Path, named: re.Pattern[str] = re.compile("")) -> None:
@@ -222,10 +250,26 @@ def drop_unfinished(folder: Path, named: re.Pattern[str] = re.compile("")) -> No
     files, (bucket, _, within) = folder.fs, _name(folder).partition("/")  # type: ignore[attr-defined]
     # Who may write need not be allowed to list uploads; what is left over then hurts nobody.
     with suppress(OSError):
-        begun = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{within}/" if within else "")
-        for upload in begun.get("Uploads") or ():
-            if named.match(upload["Key"].rpartition("/")[2]):
-                files.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+        end_uploads(files, bucket, within, named)
+
+
+def end_uploads(files: Any, bucket: str, within: str, named: re.Pattern[str]) -> None:
+    """The same in a bucket of S3, by its filesystem."""
+    for upload in _unfinished(files, bucket, f"{within}/" if within else ""):
+        if named.match(upload["Key"].rpartition("/")[2]):
+            files.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+
+
+def _unfinished(files: Any, bucket: str, prefix: str) -> list[Mapping[str, str]]:
+    """All uploads in parts that are not finished, of which a store tells a thousand at a time."""
+    found: list[Mapping[str, str]] = []
+    after: dict[str, str] = {}
+    while True:
+        page = files.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix, **after)
+        found += page.get("Uploads") or ()
+        if not page.get("IsTruncated"):
+            return found
+        after = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
 
 def _kind(path: Path) -> str | None:

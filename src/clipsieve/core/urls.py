@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import atexit
 import os
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from clipsieve.core.downloads import Downloader
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("should be a number")
+    return value
+
+
+_Whole = Annotated[int, BeforeValidator(_number)]
+_Number = Annotated[float, BeforeValidator(_number)]
+
+_AGENT = re.compile(r"[\w!#$%&'*+.^`|~-]([ -~]*[!-~])?", re.ASCII)
 
 
 class FetchPolicy(BaseModel):
@@ -21,26 +34,33 @@ class FetchPolicy(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    concurrency: int = Field(default=256, ge=1, le=4096)
+    concurrency: _Whole = Field(default=256, ge=1, le=4096)
     """Requests at the same time."""
-    per_host: int = Field(default=8, ge=1)
+    per_host: _Whole = Field(default=8, ge=1)
     """Requests at the same time to one host: what browsers allow themselves, a little more."""
-    timeout: float = Field(default=20.0, gt=0)
+    timeout: _Number = Field(default=20.0, gt=0, le=3600, allow_inf_nan=False)
     """Seconds that an attempt may take in all."""
-    retries: int = Field(default=2, ge=0, le=20)
+    retries: _Whole = Field(default=2, ge=0, le=20)
     """Further attempts after what may pass: a time-out, a lost connection, status 429 or 5xx."""
-    max_bytes: int = Field(default=32 * 2**20, ge=1, le=2**28)
+    max_bytes: _Whole = Field(default=32 * 2**20, ge=1, le=2**28)
     """Largest image, as it comes and as it is inside a compression."""
-    redirects: int = Field(default=5, ge=0, le=20)
+    redirects: _Whole = Field(default=5, ge=0, le=20)
     """Redirects that are followed."""
     allow_private: bool = False
     """Fetches from addresses that are not public, too: this machine, its network, a cloud's own."""
     opt_out: Literal["respect", "ignore"] = "respect"
     """What becomes of images whose ``X-Robots-Tag`` says that they are not for this."""
-    user_agent: Annotated[str, Field(pattern=r"^[!-~]([ -~]*[!-~])?$", max_length=200)] = "clipsieve"
+    user_agent: Annotated[str, Field(max_length=200)] = "clipsieve"
     """How requests name themselves; up to a ``/`` or a space it is a name that owners can address."""
     keep: bool = False
     """Keeps what was fetched beside the run, so that it is not fetched again."""
+
+    @field_validator("user_agent")
+    @classmethod
+    def _begins_with_a_name(cls, value: str) -> str:
+        if not _AGENT.fullmatch(value):
+            raise ValueError("should begin with a name and hold plain characters only, such as mylab/1.0")
+        return value
 
     def identity(self) -> dict[str, Any]:
         """What decides results, as plain values."""

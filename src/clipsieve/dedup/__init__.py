@@ -10,9 +10,9 @@ from clipsieve.dedup.pairs import Pair, Pairs
 from clipsieve.dedup.perceptual import perceptual
 from clipsieve.dedup.result import Duplicates, Links, Progress
 from clipsieve.dedup.semantic import semantic
-from clipsieve.dedup.stretches import Digests, Held, Located, Shelf, Stretch, Vectors, digests
+from clipsieve.dedup.stretches import Digests, InMemory, Located, Shelf, Stretch, Vectors, digests
 
 __all__ = [
-    "Digests", "Duplicates", "Held", "Links", "Located", "Pair", "Pairs", "Progress", "Shelf", "Stretch", "Vectors",
+    "Digests", "Duplicates", "InMemory", "Links", "Located", "Pair", "Pairs", "Progress", "Shelf", "Stretch", "Vectors",
     "digests", "distributed", "exact", "perceptual", "semantic",
 ]  # fmt: skip

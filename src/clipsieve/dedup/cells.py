@@ -1,12 +1,13 @@
 """An approximate search over many workers: cells that overlap, each compared within itself.
 
 A class is a member of the cell whose centre is nearest to it and visits those of the next nearest; members are
-compared with members and visitors.
+compared with members and visitors. Cells are what a worker is sent, thousands of classes each, so that there are few of
+them; ``clusters`` are the blocks, of hundreds, in which one process goes through what it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from clipsieve.dedup.clusters import SAMPLE, means_of, nearest_of
 from clipsieve.dedup.result import Numbers
 from clipsieve.dedup.stretches import Shelf, Stretch
-from clipsieve.dedup.tiles import Gaps, Hits, compare
+from clipsieve.dedup.tiles import Gaps, TileResult, compare
 from clipsieve.dedup.vectors import Floats, UnitVectors
 
 FEWEST, MOST = 2**12, 2**14
@@ -80,19 +81,27 @@ class Cell:
     known: Gaps
 
 
+def occupied(assigned: Sequence[Assigned], sizes: Sequence[int]) -> list[int]:
+    """The cells that have members; ``sizes`` are those of the stretches."""
+    members = np.zeros(len(assigned[0].ends) - 1, dtype=np.int64)
+    for some, size in zip(assigned, sizes, strict=True):
+        upto = np.append(0, np.cumsum(some.places < size))[some.ends]
+        members += np.diff(upto)
+    return np.flatnonzero(members).tolist()
+
+
 def cells(
-    assigned: Sequence[Assigned], sizes: Sequence[int]
+    assigned: Sequence[Assigned], sizes: Sequence[int], chosen: Iterable[int]
 ) -> Iterator[tuple[list[tuple[int, Numbers]], npt.NDArray[np.bool_]]]:
-    """The rows of each cell that has members, and which are its members; ``sizes`` are those of the stretches."""
-    for cell in range(len(assigned[0].ends) - 1):
+    """The rows of each ``chosen`` cell, and which are its members; ``sizes`` are those of the stretches."""
+    for cell in chosen:
         rows, members = [], []
         for number, (some, size) in enumerate(zip(assigned, sizes, strict=True)):
             places = some.places[some.ends[cell] : some.ends[cell + 1]]
             if len(places):
                 rows.append((number, np.sort(places % size).astype(np.int64)))
                 members.append(places[np.argsort(places % size)] < size)
-        if rows:
-            yield rows, np.concatenate(members)
+        yield rows, np.concatenate(members)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +112,11 @@ class CompareCell:
     limit: int
     wanted: int
 
-    def __call__(self, cell: Cell) -> Hits:
+    def __call__(self, cell: Cell) -> TileResult:
         whole = Stretch.concat([self.shelf.get(number, rows) for number, rows in cell.rows])
         ours = whole.classes < self.wanted
         members, visitors = (np.flatnonzero(ours & mask) for mask in (cell.members, ~cell.members))
         # Of two classes of the earlier data set nothing is asked.
         theirs, their_members = np.flatnonzero(~ours), np.flatnonzero(~ours & cell.members)
-        groups = [(members, members), (members, visitors), (members, theirs), (visitors, their_members)]
+        groups = [(members, None), (members, visitors), (members, theirs), (visitors, their_members)]
         return compare([whole], groups, cell.known, limit=self.limit, wanted=self.wanted)

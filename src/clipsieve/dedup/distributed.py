@@ -1,7 +1,7 @@
 """``semantic`` by many workers, each of which sees a small part of the vectors: the same answer, to the last bit.
 
-Here, and in memory, are numbers alone: 170 bytes for each image that is compared, where it takes most. Vectors are read
-by the workers, and here those of linked images, into an unnamed file.
+Here, and in memory, are numbers alone: up to 190 bytes for each image that is compared, measured with half of all
+linked. Vectors are read by the workers, and here those of linked images, into an unnamed file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,20 @@ from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.preference import Preference
 from clipsieve.dedup.removal import check_links, decide, linked_classes
 from clipsieve.dedup.result import Duplicates, Links, Numbers, Progress
-from clipsieve.dedup.semantic import Method, check_threshold, duplicates, is_quick
-from clipsieve.dedup.stretches import Digests, Fetch, Held, Lay, Layout, Shelf, Unread, Vectors, digests, labels
-from clipsieve.dedup.tiles import CompareTile, CountLinks, Gaps, Hits, Tile, known
+from clipsieve.dedup.semantic import Method, check_dimensions, check_threshold, duplicates, is_quick
+from clipsieve.dedup.stretches import (
+    Digests,
+    Fetch,
+    InMemory,
+    Layout,
+    Shelf,
+    StoreStretch,
+    StretchOrder,
+    Vectors,
+    digests,
+    labels,
+)
+from clipsieve.dedup.tiles import CompareTile, CountLinks, Gaps, Tile, TileResult, known
 from clipsieve.dedup.vectors import UnitVectors, gap_limit
 
 
@@ -60,11 +71,12 @@ def distributed(
     work = _Work(
         spread=spread, shelf=shelf, layout=Layout.of(classes, n), found=found, progress=progress, scratch=scratch
     )
-    lay, of = Lay(shelf=shelf), (work.layout, classes, preference)
-    for _ in spread(lay, Unread.each(*of, vectors)):
-        pass
-    for unread in Unread.earlier(*of, Held(vectors=np.zeros((0, 0)) if against is None else against)):
-        lay(unread)  # here, where they are
+    store, of = StoreStretch(shelf=shelf), (work.layout, classes, preference)
+    for dim in spread(store, StretchOrder.each(*of, vectors)):
+        if against is not None and others:
+            check_dimensions(dim, against.shape[1])
+    for each in StretchOrder.earlier(*of, InMemory(vectors=np.zeros((0, 0)) if against is None else against)):
+        store(each)  # here, where they are
     work.compare_cells() if quick else work.compare_tiles()
     recall = work.recall() if quick else 1.0
     chosen = np.flatnonzero(linked_classes(found))
@@ -110,28 +122,31 @@ class _Work:
         numbers = range(len(self.layout))
         assigned = list(self.spread(cells.Assign(shelf=self.shelf, centres=centres), numbers))
         sizes = [len(self.layout.classes(number)) for number in numbers]
+        occupied = cells.occupied(assigned, sizes)
 
         def each() -> Iterator[cells.Cell]:
-            for rows, members in cells.cells(assigned, sizes):
+            for rows, members in cells.cells(assigned, sizes, occupied):
                 known = self._known(*(self.layout.classes(number)[some] for number, some in rows))
                 yield cells.Cell(rows=rows, members=members, known=known)
 
         work = cells.CompareCell(shelf=self.shelf, limit=self.found.limit, wanted=self.found.classes.wanted)
-        self._take(self.spread(work, each()), len(centres))
+        self._take(self.spread(work, each()), len(occupied))
 
     def _known(self, *classes: Numbers) -> Gaps:
         return known(self.found.key[np.concatenate(classes)], len(self.found.preference.rank))
 
-    def _take(self, results: Iterator[Hits], total: int) -> None:
-        for done, hits in enumerate(results, start=1):
-            self.found.take(hits.classes, hits.gaps, hits.ranks)
-            self.found.components.connect(*hits.links)
+    def _take(self, results: Iterator[TileResult], total: int) -> None:
+        for done, result in enumerate(results, start=1):
+            self.found.take(result.classes, result.gaps, result.ranks)
+            self.found.components.connect(*result.links)
             if self.progress:
                 self.progress(done, total)
 
     def recall(self) -> float | None:
         """As ``methods.recall``, a stretch at a time."""
         classes, root = self.found.classes, self.found.components.roots()
+        if not classes.wanted:
+            return None
         sample = methods.recall_sample(classes.wanted)
         with self.fetched(sample) as vectors:
             unit = vectors.unit(np.arange(len(sample)))
@@ -139,7 +154,7 @@ class _Work:
             shelf=self.shelf, unit=unit, colour=classes.colour[sample], root=root[sample], limit=self.found.limit
         )
         stretches = ((number, root[self.layout.classes(number)]) for number in range(len(self.layout)))
-        return methods.share(self.spread(work, stretches))
+        return methods.recall_of(self.spread(work, stretches))
 
     @contextmanager
     def fetched(self, classes: Numbers) -> Iterator[UnitVectors]:

@@ -91,7 +91,7 @@ def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
         counts.append(links_met(cosines, found.limit, strangers, together))
 
     in_threads(count, range(0, len(classes), BLOCK))
-    return share(counts)
+    return recall_of(counts)
 
 
 def recall_sample(wanted: int) -> Numbers:
@@ -105,7 +105,7 @@ def links_met(cosines: Floats, limit: int, strangers: Mask, together: Mask) -> t
     return int(np.count_nonzero(linked)), int(np.count_nonzero(linked & together))
 
 
-def share(counts: Iterable[tuple[int, int]]) -> float | None:
+def recall_of(counts: Iterable[tuple[int, int]]) -> float | None:
     """Of all links those that were met; None where there are none."""
     links, met = np.sum([(0, 0), *counts], axis=0).tolist()
     return met / links if links else None

@@ -47,8 +47,8 @@ def semantic(
     ours, others = _matrix(vectors, "vectors"), None if against is None else _matrix(against, "against")
     if others is None or not len(ours) or not len(others):
         others = None  # nothing to compare with, or nothing to compare
-    elif others.shape[1] != ours.shape[1]:
-        raise ValueError(f"vectors have {ours.shape[1]} dimensions, those of against {others.shape[1]}")
+    else:
+        check_dimensions(ours.shape[1], others.shape[1])
     check_threshold(threshold, method)
     check_links(links)
     preference = Preference.of(len(ours), 0 if others is None else len(others), order, units)
@@ -61,6 +61,12 @@ def semantic(
         recall = (methods.approximate if quick else methods.exact)(rows, found, progress)
         removal = decide(found, lambda a, b: rows.gaps(classes.first[a], classes.first[b]), links)
     return duplicates(found, removal, recall, quick=quick)
+
+
+def check_dimensions(ours: int, others: int) -> None:
+    """Raises ``ValueError`` where the vectors of an earlier data set have not as many as ``ours``."""
+    if others != ours:
+        raise ValueError(f"vectors have {ours} dimensions, those of against {others}")
 
 
 def check_threshold(threshold: float, method: Method) -> None:

@@ -43,14 +43,14 @@ class Vectors(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Held:
+class InMemory:
     """Vectors in memory, as ``Vectors`` and as ``Located``."""
 
     vectors: npt.NDArray[np.floating]
 
-    def locate(self, images: Numbers) -> Held:
+    def locate(self, images: Numbers) -> InMemory:
         """Those of some ``images``."""
-        return Held(vectors=self.vectors[images])
+        return InMemory(vectors=self.vectors[images])
 
     def read(self) -> Floats:
         """``(rows, dim)`` float32."""
@@ -147,7 +147,7 @@ class Layout:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Unread:
+class StretchOrder:
     """A stretch whose vectors are still to be read."""
 
     number: int
@@ -158,13 +158,15 @@ class Unread:
     other: Numbers
 
     @classmethod
-    def each(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[Unread]:
+    def each(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[StretchOrder]:
         """Those of the input, from its ``vectors``."""
         for number in range(layout.ours):
             yield cls._of(number, layout, classes, preference, vectors, 0)
 
     @classmethod
-    def earlier(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[Unread]:
+    def earlier(
+        cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors
+    ) -> Iterator[StretchOrder]:
         """Those of the earlier data set alone, from its ``vectors``."""
         for number in range(layout.ours, len(layout)):
             yield cls._of(number, layout, classes, preference, vectors, preference.n)
@@ -172,7 +174,7 @@ class Unread:
     @classmethod
     def _of(
         cls, number: int, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors, before: int
-    ) -> Unread:
+    ) -> StretchOrder:
         some = layout.classes(number)
         first, second = classes.first[some], classes.second[some]
         return cls(
@@ -186,16 +188,17 @@ class Unread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lay:
-    """Work: reads a stretch and puts it on the shelf."""
+class StoreStretch:
+    """Work: reads a stretch, puts it on the shelf and gives the dimensions of its vectors."""
 
     shelf: Shelf
 
-    def __call__(self, item: Unread) -> None:
+    def __call__(self, item: StretchOrder) -> int:
         stretch = Stretch(
             vectors=item.located.read(), classes=item.classes, rank=item.rank, unit=item.unit, other=item.other
         )
         self.shelf.put(item.number, stretch)
+        return int(stretch.vectors.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)

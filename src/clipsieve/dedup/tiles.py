@@ -39,8 +39,12 @@ def known(keys: Numbers, images: int) -> Gaps:
     return np.minimum(keys // images, UNKNOWN).astype(np.int32)
 
 
+Group: TypeAlias = tuple[Numbers, Numbers | None]
+"""Rows of which each is compared with each of others that are none of them, or with each other for None."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Hits:
+class TileResult:
     """What was found: for some ``classes`` the gap and the rank of the nearest image, and ``links`` ``(2, links)``.
 
     Links are no more than it takes to connect what they connect.
@@ -72,11 +76,11 @@ class CompareTile:
     limit: int
     wanted: int
 
-    def __call__(self, tile: Tile) -> Hits:
+    def __call__(self, tile: Tile) -> TileResult:
         stretches = [self.shelf.get(number) for number in tile.stretches]
         ends = np.cumsum([len(one) for one in stretches]).tolist()
         left = np.arange(ends[0])
-        right = left if len(ends) == 1 else np.arange(ends[0], ends[1])
+        right = None if len(ends) == 1 else np.arange(ends[0], ends[1])
         return compare(stretches, [(left, right)], tile.known, limit=self.limit, wanted=self.wanted)
 
 
@@ -106,11 +110,10 @@ class CountLinks:
 
 
 def compare(
-    stretches: Sequence[Stretch], groups: Sequence[tuple[Numbers, Numbers]], known: Gaps, *, limit: int, wanted: int
-) -> Hits:
-    """Compares each class of a left group with each of the right one beside it; groups are rows of ``stretches``, at
-    most two, taken as one. Those with an image of the input come before others. Who is farther from a class than its
-    ``known`` nearest is passed over."""
+    stretches: Sequence[Stretch], groups: Sequence[Group], known: Gaps, *, limit: int, wanted: int
+) -> TileResult:
+    """Compares ``groups`` of rows of ``stretches``, at most two, taken as one; those with an image of the input come
+    before others. Who is farther from a class than its ``known`` nearest is passed over."""
     classes, rank, unit, other = (
         np.concatenate([getattr(one, name) for one in stretches]) for name in ("classes", "rank", "unit", "other")
     )
@@ -129,11 +132,11 @@ def compare(
     found = Neighbours(local, Preference(n=len(classes), rank=dense, unit=unit), limit)
     with single_blas():
         _search(UnitVectors(*(one.vectors for one in stretches)), found, groups, known)
-    gaps, places = np.divmod(found.key, max(len(ranks), 1))
+    gaps, places = np.divmod(found.key, max(len(found.preference.rank), 1))
     told = np.flatnonzero((found.key >= 0) & (gaps <= known) & (found.key != NONE))
     roots = found.components.roots()
     linked = np.flatnonzero(roots != np.arange(len(roots)))
-    return Hits(
+    return TileResult(
         classes=classes[told],
         gaps=gaps[told],
         ranks=ranks[places[told]],
@@ -141,12 +144,12 @@ def compare(
     )
 
 
-def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[tuple[Numbers, Numbers]], known: Gaps) -> None:
+def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[Group], known: Gaps) -> None:
     """Offers ``found`` every pair across ``groups`` that can be a nearest one or a link."""
     search = Search(vectors, found)
     # Half a decimal less, as gaps are rounded.
     np.maximum(search.low, 1 - (known + np.float32(0.5)) / np.float32(DECIMALS), out=search.low)
-    if all(min(len(left), len(right)) <= SMALL for left, right in groups):
+    if all(min(len(left), len(left if right is None else right)) <= SMALL for left, right in groups):
         for left, right in groups:
             for one, other in _blocks(left, right, BLOCK):
                 search.compare(one, other)
@@ -154,28 +157,28 @@ def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[tuple[Numb
         return
     rows = found.classes.first
     bounds = sketch(vectors, rows)
-    sides = [(mask := np.isin(rows, left), mask if left is right else np.isin(rows, right)) for left, right in groups]
+    sides = [(np.isin(rows, left), None if right is None else np.isin(rows, right)) for left, right in groups]
     for cluster in clusters(bounds, threads=1):
         for mine, theirs in sides:
             near = cluster.members[mine[cluster.members]]
-            others = near if mine is theirs else cluster.members[theirs[cluster.members]]
+            others = None if theirs is None else cluster.members[theirs[cluster.members]]
             for one, other in _blocks(near, others, BLOCK):
                 search.compare(one, other)
     search.finish()
     for left, right in groups:
         # Those that ask for little come first, so that the least of a block is near what each of its classes asks for.
         asking = left[np.argsort(search.low[left], kind="stable")]
-        asked = asking if left is right else right[np.argsort(search.low[right], kind="stable")]
+        asked = None if right is None else right[np.argsort(search.low[right], kind="stable")]
         for one, other in _blocks(asking, asked, STRIP):
             search.screen(one, other, bounds)
     search.finish()
 
 
-def _blocks(left: Numbers, right: Numbers, width: int) -> list[tuple[Numbers, Numbers]]:
-    """Blocks that hold each of ``left`` with each of ``right``; where both are the same, every two of them once."""
-    same = left is right
+def _blocks(left: Numbers, right: Numbers | None, width: int) -> list[tuple[Numbers, Numbers]]:
+    """Blocks that hold each of ``left`` with each of ``right``; for None, every two of ``left`` once."""
+    others = left if right is None else right
     return [
-        (left[i : i + BLOCK], right[j : j + width])
+        (left[i : i + BLOCK], others[j : j + width])
         for i in range(0, len(left), BLOCK)
-        for j in range(i if same else 0, len(right), width)
+        for j in range(i if right is None else 0, len(others), width)
     ]

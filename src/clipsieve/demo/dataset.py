@@ -308,7 +308,7 @@ def _write_documents(path: Path, planned: Sequence[_Document]) -> list[TruthRow]
     """Writes the documents, a row a part and `_DOCUMENTS_PER_ROW_GROUP` documents a row group."""
     truth: list[TruthRow] = []
     with (
-        pq.ParquetWriter(path, DOCUMENT_SCHEMA, compression="zstd", use_dictionary=["sample_id"]) as writer,
+        pq.ParquetWriter(path.absolute(), DOCUMENT_SCHEMA, compression="zstd", use_dictionary=["sample_id"]) as writer,
         ThreadPoolExecutor() as pool,
     ):
         for start in range(0, len(planned), _DOCUMENTS_PER_ROW_GROUP):

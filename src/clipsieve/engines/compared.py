@@ -2,17 +2,17 @@
 
 In memory, an image has 4 bytes for its row, 8 for its unit, 8 for the number of its ledger row, 8 for its name's place,
 8 for the order where there is one, and what is compared: 16 bytes for a vector (``dedup.digests``), 36 for a content
-hash, 8 for a perceptual one. Names are in an unnamed file.
+hash, 8 for a perceptual one. Names are in an unnamed file. With what the search needs (``dedup.distributed``) it is
+about 250 bytes in all for an image that is compared by its vector.
 """
 
 from __future__ import annotations
 
-import pickle
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from clipsieve import dedup
 from clipsieve.core.ledger import image_names
-from clipsieve.engines.stretches import ImageVectors, Rows, vectors_of
+from clipsieve.engines.stretch_files import ImageVectors, Rows, vectors_of
 from clipsieve.engines.survivors import Selected, Survivors
 from clipsieve.runfolder import RunFolder
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from clipsieve.plan import BoundDedup
 
 Numbers = npt.NDArray[np.int64]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +49,19 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class CountCompared:
+    """Work: counts the images of a shard that are compared, from these ``columns``."""
+
+    folder: RunFolder
+    columns: tuple[str, ...]
+
+    def __call__(self, shard: tuple[int, Sequence[Selected]]) -> int:
+        number, selections = shard
+        return len(Survivors.of(self.folder.part_table("scores", number, self.columns)).compared(selections))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadCompared:
     """Work: looks up the images of a shard that are compared."""
 
     by: BoundDedup
@@ -124,7 +134,9 @@ class Compared:
             numbers.append(part.rows.astype(np.int64) + first_row)
             first_row += part.all_rows
             first_sample += part.all_samples
-            found.append(_own((part.rows, part.keys, part.content)))
+            # Copies: what a cluster hands out are views of its memory, which would keep all that came along with them.
+            keys_of = None if part.keys is None else part.keys.copy()
+            found.append((part.rows.copy(), keys_of, _copy(part.content)))
         rows, keys, content = zip(*found, strict=True)
         every = np.concatenate(units)
         return cls(
@@ -155,10 +167,10 @@ class Compared:
         return ImageVectors(folder=folder, shards=self.shards, rows=self.rows)
 
 
-def _own(values: T) -> T:
-    """A copy: a cluster may hand out views of its shared memory, which would keep all that came along with them."""
-    copied: T = pickle.loads(pickle.dumps(values))
-    return copied
+def _copy(content: pa.Array | dedup.Digests | None) -> pa.Array | dedup.Digests | None:
+    if isinstance(content, pa.Array):
+        return content.copy_to(pa.default_cpu_memory_manager())
+    return None if content is None else content.copy()
 
 
 def _joined(content: Sequence[pa.Array | dedup.Digests | None]) -> pa.ChunkedArray | dedup.Digests | None:
@@ -177,7 +189,9 @@ class Names:
         self._every: pa.LargeStringArray | None = None
 
     def add(self, names: pa.Array) -> None:
-        """Adds some behind the others."""
+        """Adds some behind the others. Raises ``ValueError`` once some were taken, as they are many as then."""
+        if self._every is not None:
+            raise ValueError("names are added before any of them is taken")
         texts = names.cast(pa.binary())
         self._lengths.append(np.asarray(pc.binary_length(texts).to_numpy(zero_copy_only=False), dtype=np.int32))
         self._file.write(b"".join(texts.to_pylist()))

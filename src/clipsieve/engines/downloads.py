@@ -25,16 +25,12 @@ from clipsieve.runfolder import RunFolder, atomic
 
 if TYPE_CHECKING:
     from clipsieve.core.batch import Batch
-    from clipsieve.core.downloads import Downloader
+    from clipsieve.core.downloads import Announcement, Downloader
     from clipsieve.engines.prepare import ShardInWork
 
 SHARDS_AHEAD = 2
 """Shards that are being fetched while those before them are written into their files, so that the slowest image of
 one does not keep the others waiting."""
-
-IN_FLIGHT = 16
-"""Shards that may have been announced and not be read to the end yet; there are far fewer."""
-
 
 AGAIN = 0.05
 """Seconds after which images are let go of once more, for a thread that was just about to ask for one."""
@@ -51,7 +47,7 @@ class Downloads:
         self._folder = folder
         self._times = times
         self._keeps = policy is not None and policy.keep and folder is not None
-        self._announced: deque[Sequence[str]] = deque(maxlen=IN_FLIGHT)
+        self._announced: dict[int, Announcement] = {}
         self._stopped = threading.Event()
         self._held = ExitStack()
         self._started: Downloader | None = None
@@ -68,8 +64,14 @@ class Downloads:
         if self._started is not None:
             for wait in (0, AGAIN):
                 time.sleep(wait)
-                for urls in list(self._announced):
-                    self._started.abandon(urls)
+                for announcement in list(self._announced.values()):
+                    self._started.abandon(announcement.urls)
+
+    def finished(self, shard: int) -> None:
+        """Lets go of what was announced of a shard and is still there: nobody will read it."""
+        announcement = self._announced.pop(shard, None)
+        if announcement is not None and self._started is not None:
+            self._started.drop(announcement)
 
     def ahead(self, batches: Iterator[tuple[ShardInWork, Batch]]) -> Iterator[tuple[ShardInWork, Batch]]:
         """The same shards, with their images on the way or, where they are kept, in a file."""
@@ -89,8 +91,7 @@ class Downloads:
         if self._keeps:
             urls = list(dict.fromkeys(urls))
         if urls and not self._stopped.is_set():
-            self._announced.append(urls)
-            self._downloader(self._policy).prefetch(urls)
+            self._announced[shard] = self._downloader(self._policy).prefetch(urls)
         return urls
 
     def _downloader(self, policy: FetchPolicy) -> Downloader:

@@ -21,12 +21,11 @@ from clipsieve import dedup
 from clipsieve.core import storage
 from clipsieve.core.contracts import Vectors
 from clipsieve.core.decide import Verdicts
-from clipsieve.core.spread import Spread, in_threads, shares_memory
-from clipsieve.engines.compared import Compared, Look, Names, Numbers, compact
-from clipsieve.engines.stretches import StretchFiles, vectors_of
-from clipsieve.engines.survivors import Selected, Survivors
-from clipsieve.engines.told import Earlier, Told
-from clipsieve.errors import RunFolderError
+from clipsieve.core.spread import Spread
+from clipsieve.engines.compared import Compared, CountCompared, Names, Numbers, ReadCompared, compact
+from clipsieve.engines.ledger_columns import ABOUT, Earlier, LedgerColumns, score_of
+from clipsieve.engines.stretch_files import StretchFiles, vectors_of
+from clipsieve.engines.survivors import Selected, Survivors, reading
 from clipsieve.runfolder import RunFolder, atomic, undamaged
 
 if TYPE_CHECKING:
@@ -35,6 +34,11 @@ if TYPE_CHECKING:
 COLUMNS = ("image", "sample", "verdict", "error", "sample_verdict", "sample_id", "reference")
 """Those of the ledger that the search reads, beside what is compared and what gives the order."""
 
+
+FORMAT = b"clipsieve.found"
+"""Key of the found file's metadata under which its ``VERSION`` stands; a file of another one is not gone on with."""
+
+VERSION = b"1"
 
 _SEARCH_AGAIN = "remove it and run the same command again to search again"
 
@@ -67,26 +71,42 @@ class Found:
             if name not in ("removed", "reason"):
                 column = self.table.schema.field(name)
                 scores = scores.append_column(column, self.table[name].take(taken))
-        return scores.replace_schema_metadata({**(scores.schema.metadata or {}), **self.table.schema.metadata})
+        about = {ABOUT: self.table.schema.metadata[ABOUT]}
+        return scores.replace_schema_metadata({**(scores.schema.metadata or {}), **about})
 
 
 class FoundFile:
     """What was found for all shards, a row group each, in the open ``file`` at ``path``.
 
-    Raises ``RunFolderError`` when it is damaged, or not of so many ``shards``.
+    Raises ``RunFolderError`` when it is damaged.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, by: BoundDedup, shards: int) -> None:
+    def __init__(self, path: Path, file: BinaryIO, by: BoundDedup) -> None:
         self._path, self._by = path, by
         with undamaged(path, _SEARCH_AGAIN):
             self._file = pq.ParquetFile(file)
-        if self._file.num_row_groups != shards:
-            raise RunFolderError(f"{path} is of {self._file.num_row_groups} shards, not {shards}; {_SEARCH_AGAIN}")
+
+    def fits(self, images: Sequence[int]) -> bool:
+        """Whether it is of this version and of so many compared ``images`` of each shard."""
+        about, schema = self._file.metadata, self._file.schema_arrow
+        return (
+            (schema.metadata or {}).get(FORMAT) == VERSION
+            and (score_of(self._by.by.method) or "removed") in schema.names
+            and [about.row_group(group).num_rows for group in range(about.num_row_groups)] == list(images)
+        )
 
     def shard(self, place: int) -> Found:
         """What was found for the shard at ``place`` among all."""
         with undamaged(self._path, _SEARCH_AGAIN):
             return Found(by=self._by, table=self._file.read_row_group(place, use_threads=False))
+
+
+def write_found(path: Path, schema: pa.Schema, shards: Iterable[pa.Table]) -> None:
+    """Writes what ``FoundFile`` reads: a row group for each shard, however large it is."""
+    schema = schema.with_metadata({**schema.metadata, FORMAT: VERSION})
+    with atomic(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for table in shards:
+            writer.write_table(table, row_group_size=max(len(table), 1))
 
 
 def find(
@@ -95,28 +115,28 @@ def find(
     shards: Sequence[tuple[int, Sequence[Selected]]],
     ranked: Sequence[str],
     earlier: Earlier | None,
-    spread: Spread,
+    workers: Spread | None,
     progress: Callable[[int, int], None],
 ) -> Path:
     """The file of what is found for ``shards``, each with the selections before, by the columns ``ranked``.
 
-    An interrupted second pass goes on with what it had found.
+    An interrupted second pass goes on with what it had found, unless that is not of these shards and this version.
     """
-    path = folder.path / "staged" / "duplicates.parquet"
+    path, read = folder.path / "staged" / "duplicates.parquet", reading(folder, workers)
     if storage.exists(path):
-        return path
+        images = list(read(CountCompared(folder=folder, columns=(*dict.fromkeys([*COLUMNS, *ranked]),)), shards))
+        with storage.opened(path) as file:
+            if FoundFile(path, file, by).fits(images):
+                return path
     names = Names(folder.scratch)
     columns = dict.fromkeys([*COLUMNS, *ranked, *filter(None, [by.column]), *by.preference])
-    look = Look(by=by, folder=folder, columns=tuple(columns), digests=by.column is None and not shares_memory(spread))
-    reading = partial(in_threads, threads=storage.threads(folder.path)) if shares_memory(spread) else spread
-    compared = Compared.gather(by, [number for number, _ in shards], reading(look, shards), names)
+    work = ReadCompared(by=by, folder=folder, columns=tuple(columns), digests=by.column is None and workers is not None)
+    compared = Compared.gather(by, [number for number, _ in shards], read(work, shards), names)
     if earlier is not None:
         names.add(earlier.names)
-    outcome = _search(compared, folder, earlier, spread, progress)
-    told = Told(compared=compared, found=outcome, earlier=earlier)
-    with atomic(path) as file, pq.ParquetWriter(file, told.schema, compression="zstd") as writer:
-        for table in told.shards():
-            writer.write_table(table)
+    outcome = _search(compared, folder, earlier, workers, progress)
+    written = LedgerColumns(compared=compared, found=outcome, earlier=earlier)
+    write_found(path, written.schema, written.shards())
     return path
 
 
@@ -124,10 +144,10 @@ def _search(
     compared: Compared,
     folder: RunFolder,
     earlier: Earlier | None,
-    spread: Spread,
+    workers: Spread | None,
     progress: Callable[[int, int], None],
 ) -> dedup.Duplicates:
-    """Compares by the method of the recipe: hashes here, vectors here in one file, or wherever ``spread`` has room."""
+    """Compares by the method of the recipe: hashes here, vectors by ``workers``, or without any here in one file."""
     by = compared.by.by
     shared: dict[str, Any] = {"order": compared.order(), "units": compared.units, "links": by.links}
     if compared.by.column is not None:
@@ -137,13 +157,13 @@ def _search(
         return dedup.perceptual(compared.content, int(by.at), **shared)
     shared |= {"method": "exact" if by.method == "semantic" else by.method, "progress": progress}
     shared["against"] = None if earlier is None else earlier.compared
-    if shares_memory(spread):
+    if workers is None:
         return dedup.semantic(_gathered(compared, folder), by.at, **shared)
     shelf = StretchFiles(folder=folder)
     vectors = compared.vectors(folder)
     assert isinstance(compared.content, np.ndarray)
     found = dedup.distributed(
-        vectors, compared.content, by.at, spread=spread, shelf=shelf, scratch=folder.scratch, **shared
+        vectors, compared.content, by.at, spread=workers, shelf=shelf, scratch=folder.scratch, **shared
     )
     shelf.remove()
     return found
@@ -151,7 +171,7 @@ def _search(
 
 def _gathered(compared: Compared, folder: RunFolder) -> Vectors:
     """The vectors of the images, gathered into one file and memory-mapped."""
-    vectors = in_threads(partial(vectors_of, folder), compared.shards, storage.threads(folder.path))
+    vectors = reading(folder, None)(partial(vectors_of, folder), compared.shards)
     return gathered(folder.scratch / "vectors.npy", zip(vectors, compared.rows, strict=True), len(compared))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from clipsieve.core.embed import Prompts, TextVectors, embed_prompts
 from clipsieve.core.ledger import Counts
-from clipsieve.core.spread import Spread, in_threads
+from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.chunk import Chunk
 from clipsieve.engines.commit import ScoredShard, Sink
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class LocalEngine:
     """Scores shards on this machine and hands each to a ``Sink``."""
 
-    spread: Spread = staticmethod(in_threads)
+    workers_elsewhere: Spread | None = None
+    """None: what comes after the first pass is done in this process too."""
 
     def __init__(
         self,

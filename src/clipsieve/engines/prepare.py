@@ -138,6 +138,8 @@ class Preparation:
 
     def _accepted(self, work: ShardInWork, chunk: Chunk, futures: Sequence[Future[ImageWork]], last: bool) -> Prepared:
         inputs = chunk.accept([future.result() for future in futures], encodes=self.prepare is not None)
+        if last:
+            self._downloads.finished(work.shard.number)
         return Prepared(work=work, chunk=chunk, inputs=inputs, last=last)
 
     def _batches(self, shards: Iterable[Shard]) -> Iterator[tuple[ShardInWork, Batch]]:

@@ -1,8 +1,8 @@
 """The second pass: rules that need the whole data set judge the survivors of the first, and what stays is written.
 
 ``NAME in top N%`` comes first, near duplicates last, and each sees only the images that everything before it left.
-Shards are read and written wherever the engine has room for it; here the values of a rank are in memory, 8 bytes for
-each image or sample that it judges and 17 more while it is decided, and then 1 byte for each: what was chosen.
+Shards are read and written by the engine's workers where it has some; here the values of a rank are in memory, 8 bytes
+for each image or sample that it judges and 17 more while it is decided, and then 1 byte for each: what was chosen.
 What the search for near duplicates takes is said in ``compared`` and in ``dedup.distributed``.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,13 +24,13 @@ from clipsieve.core.decide import BoundRule, Verdicts
 from clipsieve.core.layout import Mask
 from clipsieve.core.ledger import Counts, count
 from clipsieve.core.rules import rank_mask
-from clipsieve.core.spread import Spread, in_threads, shares_memory
+from clipsieve.core.spread import Spread
 from clipsieve.engines.chunk import geometry
 from clipsieve.engines.commit import Committer
 from clipsieve.engines.duplicates import Found, FoundFile, find
+from clipsieve.engines.ledger_columns import Earlier
 from clipsieve.engines.staging import staged
-from clipsieve.engines.survivors import Selected, Survivors
-from clipsieve.engines.told import Earlier
+from clipsieve.engines.survivors import Selected, Survivors, reading
 from clipsieve.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -75,17 +74,21 @@ class Selection:
 
 
 class Selector:
-    """Judges all survivors and commits the shards that are not done yet, by ``spread``."""
+    """Judges all survivors and commits the shards that are not done yet.
+
+    ``workers`` do so in other processes, where there are some. Without, this one does: commits go one after the other,
+    as a reader is not for several threads, and one shard is in memory then.
+    """
 
     def __init__(
-        self, committer: Committer, reader: Reader, earlier: Earlier | None = None, spread: Spread = in_threads
+        self, committer: Committer, reader: Reader, earlier: Earlier | None = None, workers: Spread | None = None
     ) -> None:
         self.plan: Plan = committer.plan
         self.folder = committer.folder
         self.committer = committer
         self.reader = reader
         self.earlier = earlier
-        self.spread = spread
+        self.workers = workers
 
     def run(
         self, shards: Sequence[Shard], done: set[int], progress: Callable[[int, int], None]
@@ -97,15 +100,16 @@ class Selector:
             found = None
             if (by := self.plan.dedup) is not None:
                 known = [(shard.number, of) for shard, of in zip(shards, selected, strict=True)]
-                path = find(by, self.folder, known, ranked, self.earlier, self.spread, progress)
-                found = FoundFile(path, opened.enter_context(storage.opened(path)), by, len(shards))
+                path = find(by, self.folder, known, ranked, self.earlier, self.workers, progress)
+                found = FoundFile(path, opened.enter_context(storage.opened(path)), by)
 
             def judged() -> Iterator[Judged]:
                 for place, (shard, of) in enumerate(zip(shards, selected, strict=True)):
                     if shard.number not in done:
                         yield Judged(shard=shard, selections=of, found=found.shard(place) if found else None)
 
-            counts = self.spread(Commit(committer=self.committer, reader=self.reader), judged())
+            commit = Commit(committer=self.committer, reader=self.reader)
+            counts = self.workers(commit, judged()) if self.workers else map(commit, judged())
             numbers = [shard.number for shard in shards if shard.number not in done]
             return dict(zip(numbers, counts, strict=True))
 
@@ -113,10 +117,8 @@ class Selector:
         """What the ranks choose of each shard; all of them judge the same units."""
         if not self.plan.ranks:
             return [()] * len(numbers)
-        reading = self.spread
-        if shares_memory(reading):
-            reading = partial(in_threads, threads=storage.threads(self.folder.path))
-        values = list(reading(ReadValues(folder=self.folder, ranks=self.plan.ranks), numbers))
+        read = reading(self.folder, self.workers)
+        values = list(read(ReadValues(folder=self.folder, ranks=self.plan.ranks), numbers))
         ends = [np.cumsum([len(of[place]) for of in values])[:-1] for place in range(len(self.plan.ranks))]
         chosen = []
         for place, bound in enumerate(self.plan.ranks):

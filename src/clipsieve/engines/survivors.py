@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -11,8 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipsieve.core import storage
 from clipsieve.core.decide import Geometry, Verdicts
 from clipsieve.core.layout import Mask
+from clipsieve.core.spread import Spread, in_threads
+from clipsieve.runfolder import RunFolder
+
+
+def reading(folder: RunFolder, workers: Spread | None) -> Spread:
+    """Who reads the parts of ``folder``: ``workers``, or else as many threads of this process as gain from it."""
+    return workers or partial(in_threads, threads=storage.threads(folder.path))
 
 
 class Selected(Protocol):

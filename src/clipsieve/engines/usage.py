@@ -14,6 +14,12 @@ BUSY = 0.85
 """From this share of its time on an operator counts as the one that the others wait for."""
 
 
+SHORT_S = 10.0
+"""A shorter run says nothing of a longer one: starting takes most of it."""
+
+TINY_S = 0.2
+"""A shard that takes less than this to be prepared and written is mostly the cluster's own work."""
+
 FEW = 4
 """With fewer shards for each worker than this, those at the beginning and the end decide how busy they are."""
 
@@ -31,7 +37,7 @@ class Stamp:
 
 @dataclass(frozen=True, kw_only=True)
 class Usage:
-    """What an operator has done: ``shards`` of them in ``busy`` seconds, summed over its workers.
+    """What an operator has done: ``shards`` with ``images`` in ``busy`` seconds, summed over its workers.
 
     A shard has waited ``waited`` seconds for it on average, after the operator before; None for the first.
     ``used`` is the share of the time in which all ``workers`` could have worked that they did.
@@ -43,6 +49,12 @@ class Usage:
     waited: float | None
     workers: int
     used: float
+    images: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long all of it took, by the clock; 0 where it was never busy."""
+        return self.busy / (self.workers * self.used) if self.workers * self.used else 0.0
 
 
 class Meter:
@@ -50,16 +62,20 @@ class Meter:
 
     def __init__(self) -> None:
         self._shards: Counter[str] = Counter()
+        self._images: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
+        self._processes: dict[str, set[tuple[str, int]]] = defaultdict(set)
         self._busy: dict[str, float] = defaultdict(float)
         self._waited: dict[str, float] = defaultdict(float)
         self._began = math.inf
         self._ended = -math.inf
 
-    def add(self, stamps: Sequence[Stamp]) -> None:
-        """Counts those of a shard, in the order of the operators."""
+    def add(self, stamps: Sequence[Stamp], images: int) -> None:
+        """Counts those of a shard with so many images, in the order of the operators."""
         for stamp in stamps:
             self._shards[stamp.operator] += 1
+            self._images[stamp.operator] += images
+            self._processes[stamp.operator].add(stamp.process)
             self._busy[stamp.operator] += stamp.ended - stamp.began
             self._began = min(self._began, stamp.began)
             self._ended = max(self._ended, stamp.ended)
@@ -69,24 +85,29 @@ class Meter:
             self._waited[after.operator] += max(0.0, after.began - before.ended)
 
     def usage(self, workers: Mapping[str, int]) -> list[Usage]:
-        """That of each operator, of which there were so many ``workers``, from the first shard's begin to the last's
-        end."""
+        """That of each operator, of which there were so many ``workers``, else as many as processes were seen, from the
+        first shard's begin to the last's end."""
         wall = self._ended - self._began
+        at_work = {name: workers.get(name, len(processes)) for name, processes in self._processes.items()}
         return [
             Usage(
                 operator=name,
                 shards=shards,
+                images=self._images[name],
                 busy=round(self._busy[name], 3),
                 waited=round(self._waited[name] / self._waits[name], 3) if self._waits[name] else None,
-                workers=workers[name],
-                used=round(min(1.0, self._busy[name] / max(wall * workers[name], 1e-9)), 4),
+                workers=at_work[name],
+                used=round(min(1.0, self._busy[name] / max(wall * at_work[name], 1e-9)), 4),
             )
             for name, shards in self._shards.items()
         ]
 
 
 def advice(found: Sequence[Usage]) -> str:
-    """What to add to go faster, in one line."""
+    """What to add to go faster, in one line; nothing where too little was done to tell."""
+    shards = max(one.shards for one in found)
+    if shards == 1 or max(one.seconds for one in found) < SHORT_S:
+        return ""
     used = {one.operator: one.used for one in found}
     workers = {one.operator: one.workers for one in found}
     cpus = used.get(PREPARE, 0.0) + used.get(WRITE, 0.0)
@@ -96,10 +117,16 @@ def advice(found: Sequence[Usage]) -> str:
     if cpus >= BUSY:
         idle = "" if encoders is None else f", the encoders wait {1 - encoders:.0%} of it"
         return f"the CPUs are busy {min(cpus, 1.0):.0%} of the time{idle}: add CPU nodes to go faster"
-    shards, places = max(one.shards for one in found), workers.get(PREPARE, 1)
+    places = workers.get(PREPARE, 1)
     if shards < FEW * places:
         return (
-            f"{shards:,} shards are few for {places:,} CPUs: smaller ones (read: {{shard_bytes: ...}}) keep more of "
-            "them busy"
+            f"{shards:,} shards are few for {places:,} CPU{'s' * (places > 1)}: smaller ones "
+            "(read: {shard_bytes: ...}, in a new run folder) keep more of them busy"
         )
-    return "neither the encoders nor the CPUs are busy all the time: they wait for storage; raise --workers"
+    if sum(one.busy for one in found if one.operator != ENCODE) < TINY_S * shards:
+        return (
+            "shards are so small that the cluster's own work takes most of the time: larger ones "
+            "(read: {shard_bytes: ...}, in a new run folder) spare it"
+        )
+    idle = "the CPUs are not" if encoders is None else "neither the encoders nor the CPUs are"
+    return f"{idle} busy all the time: they wait for storage; raise --workers"

@@ -34,6 +34,8 @@ def open_store(place: str | Path, *, create: bool = False) -> Store:
         return _in_process(rest, create)
     if scheme == "clickhouse":
         return _server(str(place))
+    if scheme.lower() in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https"):
+        raise UsageError(f"an index is on this machine or in a database, not at {scheme}://; give {FORMS}")
     raise UsageError(f"{scheme}:// is no kind of index; give {FORMS}")
 
 

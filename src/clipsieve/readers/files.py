@@ -22,7 +22,7 @@ from fsspec.implementations.local import LocalFileSystem
 from clipsieve.core.contracts import SourceFile
 from clipsieve.core.ranges import filesystem as filesystem_of
 from clipsieve.core.ranges import is_http, is_remote, open_remote, open_stream, protocol
-from clipsieve.core.retry import retrying
+from clipsieve.core.retry import retrying, shown
 from clipsieve.errors import ClipsieveError, SourceError
 from clipsieve.readers.images import is_image
 
@@ -59,11 +59,16 @@ def reading(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise SourceError(f"{path}: no such file or folder; check the path") from None
     except PermissionError as failure:
+        if is_http(path):
+            raise SourceError(
+                f"{shown(path)}: {failure.strerror}; check the URL, and whether all may read it"
+            ) from None
         if protocol(path):
             raise SourceError(f"{path}: {failure.strerror}; check what the credentials may read") from None
         raise SourceError(f"{path}: permission denied; make it readable for this user") from None
     except (OSError, EOFError, ImportError, ValueError, pa.ArrowException) as failure:
-        raise SourceError(f"{path}: cannot be read: {' '.join(str(failure).split())}") from failure
+        where = shown(path) if is_http(path) else path
+        raise SourceError(f"{where}: cannot be read: {' '.join(str(failure).split())}") from failure
 
 
 def find(path: str) -> Listing:
@@ -83,6 +88,10 @@ def find(path: str) -> Listing:
             if info["type"] == "other":
                 raise SourceError(f"{path}: a pipe, socket or device; write its data to a file first")
             return Listing(path=path, files=(_source_file(filesystem, info),))
+    if is_http(path):
+        raise SourceError(f"{shown(path)}: no such file (the web server says so); check the URL")
+    if protocol(path) and not _MAGIC.search(path) and braces(path) == [path]:
+        raise SourceError(f"{path}: {_what_is_missing(filesystem, root, path)}")
     found: dict[str, SourceFile] = {}
     for pattern in braces(path):
         with reading(pattern):
@@ -93,6 +102,18 @@ def find(path: str) -> Listing:
             raise SourceError(f"{pattern}: no matching files; check the path, and quote a glob on the command line")
         found |= {file.path: file for file in matched}
     return Listing(path=path, files=tuple(found[name] for name in sorted(found)))
+
+
+def _what_is_missing(filesystem: Any, root: str, path: str) -> str:
+    """Why there is nothing at a path of a store: its bucket is not there, or there is nothing of the name in it."""
+    bucket = root.strip("/").partition("/")[0]
+    try:
+        retrying(path, lambda: filesystem.info(bucket))
+    except FileNotFoundError:
+        return f"there is no bucket {bucket}; check its name"
+    except OSError:  # who may read files need not be allowed to ask for the bucket
+        pass
+    return "no such file or folder; check the path"
 
 
 def braces(pattern: str) -> list[str]:
@@ -205,7 +226,7 @@ def _spelled(filesystem: Any, path: str) -> str:
 
 def extension(path: str) -> str:
     """The extension in lower case, beneath a compression: ``.jsonl`` of ``a.jsonl.gz``."""
-    name = path.rpartition("/")[2].lower()
+    name = _without_query(path).rpartition("/")[2].lower()
     for ending in COMPRESSIONS:
         name = name.removesuffix(ending)
     return name[name.rfind(".") :] if "." in name[1:] else ""
@@ -213,7 +234,13 @@ def extension(path: str) -> str:
 
 def compression(path: str) -> str | None:
     """The codec that the last extension names."""
-    return next((codec for ending, codec in COMPRESSIONS.items() if path.lower().endswith(ending)), None)
+    name = _without_query(path).lower()
+    return next((codec for ending, codec in COMPRESSIONS.items() if name.endswith(ending)), None)
+
+
+def _without_query(path: str) -> str:
+    """A URL without what a web server is told beside the file's name, such as a signature; a path as it is."""
+    return re.split(r"[?#]", path, maxsplit=1)[0] if is_http(path) else path
 
 
 def open_file(path: str) -> BinaryIO:

@@ -110,7 +110,7 @@ class Facts:
 
     @property
     def advice(self) -> str:
-        """What to add to a cluster to go faster."""
+        """What to add to a cluster to go faster; empty where nothing is to be said."""
         return advice(self.operators)
 
     @property

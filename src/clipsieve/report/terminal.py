@@ -138,14 +138,15 @@ def operator_table(facts: Facts) -> RenderableType:
     """How busy the parts of a cluster were, and what to add to go faster."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("operator", no_wrap=True)
-    for name in ("shards", "busy", "waited a shard", "workers", "used"):
+    for name in ("shards", "images", "busy", "waited a shard", "workers", "used"):
         table.add_column(name, justify="right", no_wrap=True)
     for one in facts.operators:
         waited = "" if one.waited is None else duration(one.waited)
         table.add_row(
-            one.operator, f"{one.shards:,}", duration(one.busy), waited, f"{one.workers:,}", f"{one.used:.0%}"
-        )
-    return Group(table, Text(facts.advice))
+            one.operator, f"{one.shards:,}", f"{one.images:,}", duration(one.busy), waited,
+            f"{one.workers:,}", f"{one.used:.0%}",
+        )  # fmt: skip
+    return Group(table, Text(facts.advice)) if facts.advice else table
 
 
 def duplicates_line(about: Mapping[str, Any]) -> str:

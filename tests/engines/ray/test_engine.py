@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ import pytest
 import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
+from clipsieve.engines.ray.cluster import _measured
+from clipsieve.engines.ray.place import Place
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
@@ -161,6 +165,74 @@ def test_a_filter_that_cannot_be_sent_is_one_line(cluster: Any, source: Path, tm
         curate(source, tmp_path / "run", Locked(), engine="ray")
 
 
+class StrangeError(Exception):
+    """One that cannot be made anew from its pickle."""
+
+    def __init__(self, what: str, why: str) -> None:
+        super().__init__(f"{what} {why}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fails(Hook):
+    """A filter with a mistake in it."""
+
+    failure: str
+
+    def act(self) -> None:
+        raise StrangeError("left", "behind") if self.failure == "StrangeError" else ValueError("a mistake of mine")
+
+
+def test_what_a_filter_raises_is_raised_as_itself(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^a mistake of mine") as raised:
+        curate(
+            source, tmp_path / "run", Fails(failure="ValueError"), engine="ray", write="jsonl:" + str(tmp_path / "o")
+        )
+    assert str(raised.value) == "a mistake of mine"
+    assert raised.value.__cause__ is None
+    assert "raised on a node" in raised.value.__notes__[0]
+    assert "in act" in raised.value.__notes__[0]
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_cannot_be_pickled_is_told_in_words(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match=r"could not do a shard \(StrangeError: left behind\)"):
+        curate(source, tmp_path / "run", Fails(failure="StrangeError"), engine="ray")
+
+
+def test_a_finished_run_is_quick_wherever_it_ran(
+    cluster: Any, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe: dict[str, Any] = {"model": "demo", "keep": ["clip_score >= -1"]}
+    curate(source, tmp_path / "run", **recipe)
+    monkeypatch.setattr(execution, "connected", None)
+    assert curate(source, tmp_path / "run", engine="ray", **recipe).counts.images.total == 48
+
+
+def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"^address 10\.0\.0\.1:6379: .* connected to the cluster at {cluster.address}"
+    ):
+        curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
+
+
+def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:
+    recipe = Recipe.build({"read": "a", "engine": "ray", "encoder_gpus": 1})
+    alone = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    with pytest.raises(RecipeError, match="encoder_gpus 1: this machine, on which the cluster was started, has no GPU"):
+        _measured(alone, recipe, Place(folder="."), can_grow=False)
+
+
+def test_a_recipe_in_a_file_may_be_told_where_to_run(tmp_path: Path, source: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    text = f"read: {source}/*.parquet\nkeep: [blur >= 100]\nengine: ray\naddress: auto\nencoders: 4\n"
+    file.write_text(text)
+    assert clipsieve.run(file, out=tmp_path / "run", engine="local").counts.images.total == 48
+    with pytest.raises(RecipeError, match="address is of a cluster"):
+        clipsieve.run(file, out=tmp_path / "run", engine="local", address="auto")
+    with pytest.raises(RecipeError, match="a recipe or its parts, not both"):
+        clipsieve.run(file, out=tmp_path / "run", vectors=True)
+
+
 def test_a_model_that_no_node_has_is_one_line(cluster: Any, source: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     with pytest.raises(ModelError, match=r"on node .*: model folder .* has no config\.json"):
@@ -182,6 +254,11 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, source: Path, m
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(EngineError, match=r"cannot connect to a Ray cluster at ray://127\.0\.0\.1:1: .*; start one"):
         curate(source, tmp_path / "run", engine="ray", address="ray://127.0.0.1:1")
+    with pytest.raises(EngineError, match=r"IPv6 stands in brackets"):
+        curate(source, tmp_path / "run", engine="ray", address="ray://::1:10001")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(EngineError, match=r"cluster at 127\.0\.0\.1:1 \(which RAY_ADDRESS says\): "):
+        curate(source, tmp_path / "run", engine="ray")
 
 
 def test_where_a_run_goes_is_no_part_of_its_identity() -> None:
@@ -199,7 +276,11 @@ def test_where_a_run_goes_is_no_part_of_its_identity() -> None:
     [
         ({"address": "auto"}, "address is of a cluster; say engine: ray too"),
         ({"engine": "ray", "encoders": "8-1"}, "encoders: give a number from 1 on, or two such as 1-8"),
-        ({"engine": "ray", "encoders": 0}, "encoders: give a number from 1 on"),
+        *[
+            ({"engine": "ray", "encoders": wrong}, "encoders: give a number from 1 on")
+            for wrong in (0, -1, "-1", "a", "1-", "1-2-3", "1.5", 1.5)
+        ],
+        ({"engine": "ray", "address": ""}, "address: give auto, HOST:PORT or ray://HOST:PORT"),
         ({"engine": "ray", "encoder_gpus": 1.5}, "encoder_gpus is a part of one GPU or whole ones, not 1.5"),
         ({"engine": "spark"}, "engine: "),
     ],

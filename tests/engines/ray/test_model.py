@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from clipsieve.engines.ray import steps
-from clipsieve.engines.ray.model import Room, ask, load_same
+from clipsieve.engines.ray.model import Room, ask, load_same, threads_here
 from clipsieve.engines.ray.place import Place
-from clipsieve.errors import EngineError, ModelError
+from clipsieve.errors import ModelError
 from clipsieve.recipe import Recipe
 
 
@@ -48,17 +47,14 @@ def test_a_node_with_another_model_is_named() -> None:
         load_same(recipe, "fp16-of-a-gpu", None)
 
 
-def test_a_node_that_does_not_see_the_run_folder_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Job:
-        place = Place(folder=str(tmp_path))
-
-        class committer:  # noqa: N801 - stands in for an object
-            folders = (tmp_path, tmp_path / "run")
-
-    def received(reference: Any) -> type[Job]:
-        return Job
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(steps, "received", received)
-    with pytest.raises(EngineError, match=r"node .* does not see .*/run: .* the same for all nodes"):
-        steps._known("a reference")
+@pytest.mark.parametrize(("cpus", "sharing", "threads"), [(2, 1, 2), (4, 2, 2), (2, 8, 1), (64, 1, 6)])
+def test_encoders_share_the_cpus_of_their_node_and_take_no_more_than_it_has(
+    cpus: int, sharing: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    nodes = [{"NodeID": "another", "Resources": {"CPU": 96}}, {"NodeID": "own", "Resources": {"CPU": cpus}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "own"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert threads_here(sharing) == threads
+    assert threads_here(None) is None

@@ -65,7 +65,8 @@ def _whole(path: Path) -> Iterator[Path]:
 
     Raises ``OutputError`` when it cannot be written, or another has written there meanwhile.
     """
-    partial = path.with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
+    # Absolute, for Arrow, which takes run:1/x for a URL.
+    partial = path.absolute().with_name(f"{TEMPORARY}{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

@@ -179,7 +179,8 @@ def _read_csv(path: str) -> pd.DataFrame:
 
 
 def _read_parquet(path: str) -> pd.DataFrame:
-    return _typed(pq.read_table(path).to_pandas(integer_object_nulls=True))
+    with open(path, "rb") as file:  # by its name Arrow may take it for a URL
+        return _typed(pq.read_table(file).to_pandas(integer_object_nulls=True))
 
 
 _READERS: Mapping[str, Callable[[str], pd.DataFrame]] = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from clipsieve.engines.ray.failures import import_ray, told
 from clipsieve.engines.ray.model import Model, ask
@@ -18,6 +21,7 @@ from clipsieve.errors import EngineError, RecipeError
 
 if TYPE_CHECKING:
     from clipsieve.core.embed import Prompt
+    from clipsieve.engines.commit import Committer
     from clipsieve.recipe import Recipe
 
 ENCODER_CPUS = 0.1
@@ -25,6 +29,15 @@ ENCODER_CPUS = 0.1
 
 PATIENCE_S = 20
 """How long the cluster may take to find room for the model before that is worth a line."""
+
+REMIND_S = 60
+"""After how long it is said again."""
+
+STUCK_S = 60 * 60
+"""How long nothing may move before the run ends: longer than any shard takes, and than a new node takes to start."""
+
+CLIENT_PORT = 10001
+"""Where Ray's client knocks when ``ray://HOST`` names no port."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,6 +49,8 @@ class Cluster:
     """
 
     place: Place
+    nodes: int
+    """Those with a CPU."""
     cpus: int
     gpus: float
     encoders: tuple[int, int]
@@ -48,9 +63,16 @@ class Cluster:
         return InTasks(place=self.place)
 
     @property
-    def encoder_threads(self) -> int | None:
-        """Threads of a forward pass: a CPU's share of all cores, None on a GPU."""
-        return None if self.gpus else max(1, self.cpus // self.encoders[0])
+    def sharing(self) -> int | None:
+        """Encoders that share the CPUs of a node, over which Ray spreads them; None on GPUs."""
+        return None if self.gpus else math.ceil(self.encoders[1] / self.nodes)
+
+    @contextmanager
+    def shared(self, images: Sequence[str], committer: Committer) -> Iterator[Cluster]:
+        """The cluster for a run with such ``images`` and the committer's folders, which all nodes must see."""
+        prefix = committer.output.prefix if committer.output is not None else ""
+        with self.place.reading(images).writing(committer.folders, prefix) as place:
+            yield replace(self, place=place)
 
     def ask_model(self, recipe: Recipe, prompts: Sequence[Prompt], say: Callable[[str], None]) -> Model:
         """Has a node that could encode load the model, and tell of it. Raises what loading it raises."""
@@ -58,10 +80,19 @@ class Cluster:
 
         task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(ask)
         answer = task.remote(self.place, recipe, prompts)
-        ready, _ = ray.wait([answer], timeout=PATIENCE_S)
-        if not ready:
-            what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
-            say(f"waiting for a node with {what} to load {recipe.model}")
+        began = time.monotonic()
+        patience = PATIENCE_S
+        what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
+        while not ray.wait([answer], timeout=patience)[0]:
+            waited = time.monotonic() - began
+            if waited > STUCK_S:
+                ray.cancel(answer)
+                raise EngineError(
+                    f"no node with {what} has loaded {recipe.model} within {waited / 60:.0f} min; add one, or say "
+                    "--encoder-gpus 0 for the CPU"
+                )
+            say(f"waiting for a node with {what} to load {recipe.model} ({waited:.0f} s so far)")
+            patience = REMIND_S
         with told():
             model: Model = ray.get(answer)
         return model
@@ -75,40 +106,75 @@ def connected(recipe: Recipe, place: Place) -> Iterator[Cluster]:
     """
     ray = import_ray()
     ours = not ray.is_initialized()
+    by_variable = os.environ.get("RAY_ADDRESS")
+    address = recipe.address or by_variable or "local"
     if ours:
-        _connect(ray, recipe.address or os.environ.get("RAY_ADDRESS") or "local")
+        _connect(ray, address, "" if recipe.address or not by_variable else " (which RAY_ADDRESS says)")
+    elif recipe.address is not None:
+        _check_same(ray, recipe.address)
     try:
-        yield _measured(ray, recipe, place)
+        yield _measured(ray, recipe, place, can_grow=not (ours and address == "local"))
     finally:
         if ours:
             ray.shutdown()
 
 
-def _connect(ray: Any, address: str) -> None:
+def _check_same(ray: Any, address: str) -> None:
+    """Raises ``RecipeError`` where this process is connected to another cluster than the one at ``address``."""
+    if ray.util.client.ray.is_connected():
+        connected = f"ray://{ray.util.client.ray.get_context().client_worker._conn_str}"
+    else:
+        connected = ray.get_runtime_context().gcs_address
+    if address not in ("auto", connected):
+        raise RecipeError(
+            f"address {address}: this process is connected to the cluster at {connected}; leave the address out to use "
+            "that one, or call ray.shutdown() before"
+        )
+
+
+def _connect(ray: Any, address: str, who: str) -> None:
     # Ray's core writes to the terminal by itself, such as that an actor whose arguments are lost cannot restart.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    variables = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options["include_dashboard"] = False
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what we start here reports to nobody
+        variables["RAY_USAGE_STATS_ENABLED"] = "0"  # what we start here reports to nobody
     try:
         _knock(address)
-        with _hushed():
+        with _hushed(), _environment(variables):
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError, OSError) as failure:
         first = str(failure).strip().split("\n", 1)[0].rstrip(".")
         raise EngineError(
-            f"cannot connect to a Ray cluster at {address}: {first}; "
+            f"cannot connect to a Ray cluster at {address}{who}: {first}; "
             "start one (`ray start --head`), give its --address, or leave that out to use this machine alone"
         ) from None
 
 
 def _knock(address: str) -> None:
     """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
+    by_client = address.startswith("ray://")
+    if address in ("auto", "local") or ("://" in address and not by_client):
+        return
+    try:
+        parts = urlsplit(f"//{address.removeprefix('ray://')}")
+        host, port = parts.hostname, parts.port or (CLIENT_PORT if by_client else None)
+    except ValueError as failure:
+        raise OSError(f"{failure}; an address of IPv6 stands in brackets, such as ray://[::1]:{CLIENT_PORT}") from None
+    if host and port:
+        socket.create_connection((host, port), timeout=10).close()
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Variables that are not set otherwise, while the block runs; what is started in it keeps them."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -124,7 +190,7 @@ def _hushed() -> Iterator[None]:
         os.close(kept)
 
 
-def _measured(ray: Any, recipe: Recipe, place: Place) -> Cluster:
+def _measured(ray: Any, recipe: Recipe, place: Place, *, can_grow: bool) -> Cluster:
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = sum(node.get("GPU", 0) for node in nodes)
@@ -138,7 +204,19 @@ def _measured(ray: Any, recipe: Recipe, place: Place) -> Cluster:
         encoders = (max(1, found), max(1, found))
     else:
         encoders = recipe.encoders
+    if share and not gpus and not can_grow:
+        raise RecipeError(
+            f"encoder_gpus {share:g}: this machine, on which the cluster was started, has no GPU; leave it out to use "
+            "the CPU, or give the --address of a cluster with one"
+        )
     if share and gpus and share > max(node.get("GPU", 0) for node in nodes):
         raise RecipeError(f"encoder_gpus {share:g} is more than any node has")
     by_client = bool(ray.util.client.ray.is_connected())
-    return Cluster(place=place, cpus=sum(cpus), gpus=share, encoders=encoders, by_client=by_client)
+    return Cluster(
+        place=place,
+        nodes=sum(count > 0 for count in cpus),
+        cpus=sum(cpus),
+        gpus=share,
+        encoders=encoders,
+        by_client=by_client,
+    )

@@ -9,13 +9,14 @@ from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.ray.cluster import Cluster
+from clipsieve.engines.ray.failures import arrived
 from clipsieve.engines.ray.model import Model
 from clipsieve.engines.ray.parcel import Parcel, loaded
 from clipsieve.engines.ray.pipeline import done
 from clipsieve.engines.ray.place import sent
 from clipsieve.engines.ray.steps import Job
-from clipsieve.engines.usage import ENCODE, PREPARE, WRITE, Meter, Usage
-from clipsieve.errors import ClipsieveError, SourceError
+from clipsieve.engines.usage import PREPARE, WRITE, Meter, Usage
+from clipsieve.errors import SourceError
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Reader, Shard
@@ -43,7 +44,7 @@ class RayEngine:
         self.reader = reader
         self.progress = progress
         self.times = StageTimes()
-        self.spread: Spread = cluster.spread
+        self.workers_elsewhere: Spread | None = cluster.spread
         self.usage: Sequence[Usage] = ()
         self._cluster = cluster
         self._meter = Meter()
@@ -54,7 +55,7 @@ class RayEngine:
             model=model,
             place=cluster.place,
             threads=plan.recipe.workers or THREADS,
-            encoder_threads=cluster.encoder_threads,
+            sharing=cluster.sharing,
         )
 
     def run(self, shards: Iterable[Shard]) -> None:
@@ -63,23 +64,22 @@ class RayEngine:
         A shard whose source cannot be read does not keep the others from being done. Raises ``SourceError`` for the
         first such shard then, and any other failure at once.
         """
-        unread: dict[int, ClipsieveError] = {}
+        unread: dict[int, SourceError] = {}
         for parcel in self._done(list(shards)):
             stamps = loaded(parcel, "stamps")
             for stamp in stamps:
                 self.times.add(stamp.seconds)
-            self._meter.add(stamps)
             if "failure" in parcel:
-                failure: ClipsieveError = loaded(parcel, "failure")
+                failure = arrived(*loaded(parcel, "failure"))
                 if not isinstance(failure, SourceError):
                     raise failure
                 unread[loaded(parcel, "shard").number] = failure
                 continue
             counts: Counts = loaded(parcel, "counts")
+            self._meter.add(stamps, counts.images.total)
             self.times.images += counts.images.total
             self.progress(counts.images.total, counts)
-        workers = {PREPARE: self._cluster.cpus, ENCODE: self._cluster.encoders[1], WRITE: self._cluster.cpus}
-        self.usage = self._meter.usage(workers)
+        self.usage = self._meter.usage({PREPARE: self._cluster.cpus, WRITE: self._cluster.cpus})
         if unread:
             others = f" (and {len(unread) - 1:,} more shards could not be read)" if len(unread) > 1 else ""
             raise SourceError(f"{unread[min(unread)]}{others}; the other shards are done")
@@ -87,6 +87,4 @@ class RayEngine:
     def _done(self, shards: Sequence[Shard]) -> Iterator[Parcel]:
         if not shards:
             return iter(())
-        for folder in self._job.committer.folders:
-            folder.mkdir(parents=True, exist_ok=True)  # nodes that do not see them have another file system
         return done(self._cluster, sent(self._job), shards, encodes=self.plan.needs_encoder)

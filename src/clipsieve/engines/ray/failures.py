@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from clipsieve.errors import EngineError, UsageError
+from clipsieve.errors import ClipsieveError, EngineError, UsageError
 
 
 def import_ray() -> Any:
@@ -30,9 +32,43 @@ def told() -> Iterator[None]:
         cause = failure.cause if isinstance(failure.cause, Exception) else None
         if cause is None or isinstance(cause, RayError):
             raise EngineError(_gave_up(failure)) from failure
-        raise cause from failure
+        raise cause from (failure if isinstance(cause, ClipsieveError) else None)
     except (RayError, ExecutionTimeoutError) as failure:
         raise EngineError(_gave_up(failure)) from failure
+
+
+def carried(failure: Exception) -> tuple[bytes, str]:
+    """A failure as it travels: pickled, and in words for where the pickle cannot be read.
+
+    Where it was raised goes along as a note, which shows where a traceback does.
+    """
+    import ray
+
+    where = "".join(traceback.format_exception(failure))
+    words = f"{type(failure).__name__}: {failure}"
+    failure.add_note(f"raised on a node of the cluster:\n{where}")
+    try:
+        data = ray.cloudpickle.dumps(failure)
+        again = pickle.loads(data)
+        if (type(again).__name__, str(again)) == (type(failure).__name__, str(failure)):
+            return data, words
+    except Exception:  # whatever a class of the user's raises when it is made anew
+        pass
+    return pickle.dumps(_in_words(words)), words
+
+
+def arrived(data: Any, words: str) -> Exception:
+    """The failure that was ``carried``."""
+    try:
+        failure = pickle.loads(data)
+    except Exception:  # its class may be one that only nodes have
+        return _in_words(words)
+    assert isinstance(failure, Exception)
+    return failure
+
+
+def _in_words(words: str) -> EngineError:
+    return EngineError(f"a node could not do a shard ({words}); run the same command again to go on")
 
 
 def _gave_up(failure: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,17 @@ def load_same(recipe: Recipe, fingerprint: str, threads: int | None) -> Transfor
     if threads is not None:
         encoders.use_threads(threads)
     return encoder
+
+
+def threads_here(sharing: int | None) -> int | None:
+    """Threads of a forward pass where so many encoders share the CPUs of this node; None where they have GPUs."""
+    if sharing is None:
+        return None
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
+    return max(1, min(os.cpu_count() or 1, int(given)) // sharing)
 
 
 class Room:

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from clipsieve.core.contracts import Shard
-from clipsieve.engines.ray.cluster import ENCODER_CPUS, Cluster
+from clipsieve.engines.ray.cluster import ENCODER_CPUS, STUCK_S, Cluster
 from clipsieve.engines.ray.failures import told
 from clipsieve.engines.ray.parcel import Parcel, unpacked
 from clipsieve.engines.ray.spread import CPUS
@@ -111,6 +111,7 @@ def _quiet() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="ray.data")
             context = DataContext.get_current().copy()
             context.enable_progress_bars = False
+            context.execution_no_progress_timeout_s = STUCK_S
             context.print_on_execution_start = False
             with DataContext.current(context):
                 yield

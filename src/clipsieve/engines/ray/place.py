@@ -1,54 +1,167 @@
-"""What a process on a node must know before it opens a path, so that paths mean there what they mean here."""
+"""What a process on a node must know and see before it opens a path, so that paths mean there what they mean here."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+import secrets
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipsieve.core import storage
-from clipsieve.errors import RecipeError
+from clipsieve.core.batch import Batch
+from clipsieve.errors import ClipsieveError, EngineError, OutputError, RecipeError
+from clipsieve.runfolder import TEMPORARY, remedy
 
 if TYPE_CHECKING:
+    from clipsieve.core.contracts import Reader, Shard
     from clipsieve.recipe import Recipe
+
+PROBES = 3
+"""Files of the source, and images, that a node is asked for: enough to tell a folder that is not shared."""
+
+PATIENCE_S = 3.0
+"""How long a node may take to see a new file: what file systems over a network remember of a folder can be old."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """The folder that relative paths are in, and how storage is reached; options may be secrets and are not shown."""
+    """The folder that relative paths are in, and how storage is reached; options may be secrets and are not shown.
+
+    Whoever works for the run must see ``marks``, new files in the folders that are written to, and ``read``, some of
+    what is read: a node with another folder of that name would take images for missing, and keep what it commits.
+    """
 
     folder: str
     storage_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
+    relative: bool = False
+    """Whether any path is relative to ``folder``."""
+    marks: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Place:
-        """That of this process."""
-        return cls(folder=os.getcwd(), storage_options=recipe.storage_options)
+    def of(cls, recipe: Recipe, *others: str) -> Place:
+        """That of this process, for a recipe and ``others`` of its paths."""
+        write = recipe.write.path if recipe.write is not None else None
+        said = [*recipe.read.path, recipe.read.root, write, *others]
+        if os.path.isdir(recipe.model):
+            said.append(recipe.model)
+        relative = any(path is not None and is_of_machine(path) and not path.startswith("/") for path in said)
+        return cls(folder=os.getcwd(), storage_options=recipe.storage_options, relative=relative)
 
     def enter(self) -> None:
-        """Makes this process see paths as the one that began the run does."""
-        with suppress(FileNotFoundError, NotADirectoryError):  # a node may lack it where all paths are URLs
+        """Makes this process see paths as the one that began the run does. Raises ``EngineError`` where it cannot."""
+        try:
             os.chdir(self.folder)
+        except OSError as failure:  # a node may lack it where no path is relative
+            if self.relative:
+                raise EngineError(f"{_unseen(self.folder)}, which relative paths are in") from failure
         storage.configure(self.storage_options)
+        _look(self.marks, self.read)
+
+    def reading(self, paths: Sequence[str]) -> Place:
+        """The same, with some of what is read: those of ``paths`` that this process itself sees on this machine."""
+        seen = {path for path in paths if is_of_machine(path) and os.path.exists(path)}
+        return replace(self, read=tuple(sorted({*self.read, *seen})))
+
+    @contextmanager
+    def writing(self, folders: Sequence[Path], prefix: str = "") -> Iterator[Place]:
+        """The same, with a mark in each of ``folders`` until the block ends; one that stays empty goes with it.
+
+        Marks are named so that what follows a killed run, whose output files begin with ``prefix``, removes them.
+        Raises ``OutputError`` where nothing can be written.
+        """
+        name = f"{TEMPORARY}{prefix}00000.nodes.{secrets.token_hex(4)}"
+        made: list[Path] = []
+        try:
+            for folder in folders:
+                made += takewhile(lambda parent: not parent.exists(), (folder, *folder.parents))
+                try:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    (folder / name).touch()
+                except OSError as failure:
+                    raise OutputError(
+                        f"cannot write {folder}: {failure.strerror or failure}; {remedy(failure)}, "
+                        "then run the same command again to resume"
+                    ) from failure
+            yield replace(self, marks=tuple(str(folder / name) for folder in folders))
+        finally:
+            for folder in folders:
+                with suppress(OSError):
+                    (folder / name).unlink(missing_ok=True)
+            for folder in made:
+                with suppress(OSError):  # it holds something
+                    folder.rmdir()
 
 
-def sent(value: Any) -> Any:
-    """A reference to ``value`` in the cluster's memory. Raises ``RecipeError`` for what cannot be sent.
+def first_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
+    """The folders of some of the images, where they are files beside a source on this machine."""
+    if not shards or not is_of_machine(shards[0].pieces[0].path):
+        return []
+    try:
+        batch = Batch.from_rows(reader.read(shards[0]), reader.layout)
+    except ClipsieveError:  # the engine tells of it
+        return []
+    paths = [image.path for image in batch.parts.images if image.path and image.data is None and not image.by_url]
+    return [os.path.dirname(path) for path in paths[:PROBES]]
+
+
+def is_of_machine(path: str) -> bool:
+    """Whether a path is one of a machine's file system, and not a URL or in an object store."""
+    return "://" not in path
+
+
+@lru_cache(maxsize=4)
+def _look(marks: tuple[str, ...], read: tuple[str, ...]) -> None:
+    """Raises ``EngineError`` for the first path that is not seen here; looks once a process."""
+    until = time.monotonic() + PATIENCE_S
+    for paths, what in ((marks, "run folder and output"), (read, "source and images")):
+        for path in paths:
+            while not os.path.exists(path):
+                if time.monotonic() >= until:
+                    shown = os.path.dirname(path) if paths is marks else path
+                    raise EngineError(
+                        f"{_unseen(shown)} that the run was begun with: {what} must be the same for all nodes, on a "
+                        "shared file system or in an object store"
+                    )
+                time.sleep(0.2)
+
+
+def _unseen(path: str) -> str:
+    return f"node {socket.gethostname()} does not see the {os.path.abspath(path)}"
+
+
+def portable(value: Any) -> bytes:
+    """``value`` as bytes for other processes. Raises ``RecipeError`` for what cannot be sent.
 
     Pickled here: where it fails, Ray would print all that the value holds, secrets too.
     """
     import ray
 
     try:
-        data = ray.cloudpickle.dumps(value)
+        data: bytes = ray.cloudpickle.dumps(value)
     except Exception as failure:  # whatever an object of the user's raises
         raise RecipeError(
             f"cannot be sent to other processes ({type(failure).__name__}: {failure}); "
             "filters in Python must be picklable to run on a cluster: keep locks, files and connections out of them"
         ) from failure
-    return ray.put(data)
+    return data
+
+
+def sent(value: Any) -> Any:
+    """A reference to ``value`` in the cluster's memory. Raises ``RecipeError`` for what cannot be sent.
+
+    A reference, since Ray shows the arguments of an operator by their ``repr``, and these bytes may hold secrets.
+    """
+    import ray
+
+    return ray.put(portable(value))
 
 
 def received(reference: Any) -> Any:

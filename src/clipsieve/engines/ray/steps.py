@@ -1,7 +1,7 @@
 """What happens to a shard in the processes of a cluster: prepared, encoded and committed, each where there is room.
 
-The steps are those of the local engine. A failure that a user can act on travels on in the shard's row in place of
-what it would have carried, so that the other shards are done all the same.
+The steps are those of the local engine. A failure travels on in the shard's row in place of what it would have carried,
+so that the one who asked decides what becomes of the others, and raises it as what it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Rows, Shard
 from clipsieve.core.embed import TextVectors, embed_images
@@ -28,11 +27,11 @@ from clipsieve.engines.chunk import Chunk, chunks
 from clipsieve.engines.commit import Committer, ScoredShard
 from clipsieve.engines.encode import ShardTexts, score_vectors
 from clipsieve.engines.prepare import Preparation, ShardInWork
-from clipsieve.engines.ray.model import Model, Room, load_same
+from clipsieve.engines.ray.failures import carried
+from clipsieve.engines.ray.model import Model, Room, load_same, threads_here
 from clipsieve.engines.ray.parcel import Parcel, loaded, of_array, of_table, packed, to_table, unpacked
 from clipsieve.engines.ray.place import Place, received
 from clipsieve.engines.usage import ENCODE, PREPARE, WRITE, Stamp
-from clipsieve.errors import ClipsieveError, EngineError
 from clipsieve.plan import Plan
 
 if TYPE_CHECKING:
@@ -50,8 +49,8 @@ class Job:
     place: Place
     threads: int
     """Threads of a task that work on images; they wait for storage more than they compute."""
-    encoder_threads: int | None
-    """Threads of a forward pass on a CPU; None on a GPU."""
+    sharing: int | None
+    """Encoders that share the CPUs of a node; None on GPUs."""
 
 
 def request(shard: Shard) -> pa.Table:
@@ -69,13 +68,14 @@ class Encode:
 
     def __init__(self, job: Any) -> None:
         self._job = job
-        self._failure: ClipsieveError | None = None
+        self._failure: Exception | None = None
         try:
             known = _known(job)
             assert known.model is not None
             self._room = Room(known.plan.recipe.batch_size)
-            self._encoder = load_same(known.plan.recipe, known.model.fingerprint, known.encoder_threads)
-        except ClipsieveError as failure:
+            threads = threads_here(known.sharing)
+            self._encoder = load_same(known.plan.recipe, known.model.fingerprint, threads)
+        except Exception as failure:  # told of with the shard that it is first given
             self._failure = failure
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
@@ -111,16 +111,10 @@ def score_and_write(job: Any, table: pa.Table) -> Iterator[pa.Table]:
 def _known(job: Any) -> Job:
     """The ``Job`` that a reference stands for, once a process.
 
-    Raises ``EngineError`` where the folders that it writes to are not seen.
+    Raises ``EngineError`` where what is read and written is not seen.
     """
     known: Job = received(job)
     known.place.enter()
-    for folder in known.committer.folders:
-        if storage.is_local(folder) and not folder.exists():
-            raise EngineError(
-                f"node {socket.gethostname()} does not see {folder}: run folder and output must be the same for all "
-                "nodes, on a shared file system or in an object store"
-            )
     return known
 
 
@@ -136,8 +130,8 @@ def _each(
         began = time.time()
         try:
             columns = work(parcel, times)
-        except ClipsieveError as failure:
-            columns = {"shard": parcel["shard"], "failure": failure}
+        except Exception as failure:  # also what the user's own filters raise: raised again as itself, elsewhere
+            columns = {"shard": parcel["shard"], "failure": carried(failure)}
         stamp = Stamp(
             operator=operator,
             began=began,

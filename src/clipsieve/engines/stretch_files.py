@@ -65,16 +65,18 @@ class StretchFiles:
 
     def put(self, number: int, stretch: Stretch) -> None:
         """Writes a stretch: its vectors, and what else is known of its classes."""
-        about = np.stack([stretch.classes, stretch.rank, stretch.unit, stretch.other])
+        about = np.stack([stretch.classes, stretch.rank, stretch.unit, stretch.other], axis=1)
         for name, array in (("classes", about), ("vectors", stretch.vectors)):
             with atomic(self.path / f"{number:05d}.{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
 
     def get(self, number: int, rows: npt.NDArray[np.int64] | None = None) -> Stretch:
         """A stretch, or ``rows`` of it; its vectors memory-mapped where the folder is local."""
-        classes, rank, unit, other = np.array(self._load(number, "classes"))
-        whole = Stretch(vectors=self._load(number, "vectors"), classes=classes, rank=rank, unit=unit, other=other)
-        return whole if rows is None else whole.take(rows)
+        about, vectors = self._load(number, "classes"), self._load(number, "vectors")
+        if rows is not None:
+            about, vectors = about[rows], vectors[rows]
+        classes, rank, unit, other = np.array(about.T, order="C")
+        return Stretch(vectors=vectors, classes=classes, rank=rank, unit=unit, other=other)
 
     def _load(self, number: int, name: str) -> npt.NDArray[Any]:
         path = self.path / f"{number:05d}.{name}.npy"

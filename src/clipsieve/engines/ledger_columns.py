@@ -29,8 +29,13 @@ class Earlier:
     title: str
 
 
+def score_of(method: str) -> str | None:
+    """The column in which a method says how close the nearest is."""
+    return {"exact": None, "perceptual": "min_distance"}.get(method, "max_similarity")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Told:
+class LedgerColumns:
     """What was found, as ``Found`` takes it; names are looked up for one shard at a time."""
 
     compared: Compared
@@ -40,9 +45,7 @@ class Told:
     @property
     def score(self) -> str | None:
         """The column that says how close the nearest is."""
-        if self.found.max_similarity is not None:
-            return "max_similarity"
-        return None if self.found.distance is None else "min_distance"
+        return score_of(self.compared.by.by.method)
 
     @property
     def schema(self) -> pa.Schema:
