@@ -153,8 +153,8 @@ class Estimate:
     """Bytes of memory of the process that began the run, while near duplicates are sought."""
 
 
-DRIVER_BYTES = 170
-"""Of an image that is compared, as ``clipsieve.dedup.distributed`` tells."""
+DRIVER_BYTES = 250
+"""Of an image that is compared, see docs/duplicates.md."""
 
 
 def estimate(images: float, costs: Costs, cluster: Cluster) -> Estimate:
