@@ -12,7 +12,14 @@ from clipsieve.core import threads
 
 @pytest.mark.parametrize(
     ("quota", "cores"),
-    [("max 100000", 8), ("400000 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("6400000 100000", 8), ("", 8)],
+    [
+        ("max 100000", 8),
+        ("400000 100000", 4),
+        ("150000 100000", 2),
+        ("50000 100000", 1),
+        ("6400000 100000", 8),
+        ("", 8),
+    ],
 )
 def test_cores(quota: str, cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "cpu.max").write_text(quota)

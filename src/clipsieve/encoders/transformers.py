@@ -114,7 +114,7 @@ class TransformersEncoder:
         return self._forward(self._texts, list(texts))
 
     def _forward(self, forward: Callable[[Any], Vectors], inputs: Any) -> Vectors:
-        """``forward`` of all ``inputs``, in pieces that are halved, from then on, when the memory was too small for one.
+        """``forward`` of all ``inputs``, in pieces that are halved, for good, when the memory was too small for one.
 
         Vectors are the same whatever the size of a pass.
         """
@@ -130,7 +130,7 @@ class TransformersEncoder:
                     raise
                 if len(piece) <= 1:
                     raise ModelError(
-                        f"{self._device} has too little memory for a forward pass of one input ({first_line(failure)}); "
+                        f"{self._device} has too little memory for one forward pass ({first_line(failure)}); "
                         "free some, or use a smaller model or --device cpu"
                     ) from failure
                 self._most = len(piece) // 2

@@ -126,7 +126,6 @@ class LocalEngine:
             shard=work.shard,
             chunks=work.chunks,
             store=work.store,
-            layout=self.reader.layout,
         )
 
     @cached_property

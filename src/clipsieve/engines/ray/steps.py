@@ -202,7 +202,7 @@ def _committed(
     job: Job, shard: Shard, pieces: Sequence[Chunk], store: ByteStore, times: StageTimes
 ) -> Mapping[str, Any]:
     """Commits a shard; what is left of it is a few numbers."""
-    scored = ScoredShard(shard=shard, chunks=pieces, store=store, layout=job.reader.layout)
+    scored = ScoredShard(shard=shard, chunks=pieces, store=store)
     with times.of("decide and write"):
         counts = job.committer.commit(scored)
     return {"shard": shard, "counts": counts}
