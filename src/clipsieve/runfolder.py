@@ -274,8 +274,9 @@ class RunFolder:
         if storage.exists(path):
             with undamaged(path):
                 before = {f["path"]: f for f in json.loads(storage.read(path))["files"]}
-            changed = [f["path"] for f in listed if before.get(f["path"]) != f]
-            changed += [path for path in before if path not in {f["path"] for f in listed}]
+            now = {f["path"]: f for f in listed}
+            changed = [path for path, file in now.items() if before.get(path) != file]
+            changed += [path for path in before if path not in now]
             if changed:
                 others = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
                 raise RunFolderError(

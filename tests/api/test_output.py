@@ -106,6 +106,17 @@ def test_runs_with_different_prefixes_share_a_folder(captions: str, tmp_path: Pa
         clipsieve.run(read=captions, keep="blur >= 1", write=write, out=tmp_path / "third")
 
 
+def test_what_a_dead_attempt_wrote_of_a_shard_goes_when_the_shard_is_done_again(captions: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"read": captions, "keep": "blur >= 50", "out": tmp_path / "run"}
+    options["write"] = {"jsonl": str(tmp_path / "kept"), "samples_per_shard": 300}
+    clipsieve.run(**options)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()}
+    (tmp_path / "run" / "ledger" / "00001.parquet").unlink()
+    (tmp_path / "kept" / "00001-0007.jsonl").write_text("{}")  # it had decided otherwise, and written more
+    clipsieve.run(**options)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == whole
+
+
 def test_documents_are_written_with_their_images(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(image_bytes("red"))
     rows = [

@@ -184,3 +184,48 @@ def test_no_such_folder():
     assert "--model PATH" in said
     assert "--model demo" in said
     assert time.monotonic() - began < 2
+
+
+LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from clipsieve import encoders
+from clipsieve.errors import ModelError
+
+torch.set_num_threads(1)
+encoder = encoders.load("demo")
+size = encoder.preprocessing.height
+inputs = np.random.default_rng(0).integers(0, 256, (1024, size, size, 3), dtype=np.uint8)
+expected = np.concatenate([encoder.images(inputs[i : i + 32]) for i in range(0, 1024, 32)])
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[1]), resource.RLIM_INFINITY))
+try:
+    found = encoder.images(inputs)
+except ModelError as failure:
+    print(failure)
+else:
+    print(len(found), encoder._most, float(np.abs(found - expected).max()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory the way Linux does")
+def test_a_batch_that_does_not_fit_in_memory_is_halved():
+    command = [sys.executable, "-c", LITTLE_MEMORY, str(100 * 2**20)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, most, difference = done.stdout.split()
+    assert int(count) == 1024
+    assert 1 <= int(most) <= 512
+    assert float(difference) < 1e-5
+
+
+def test_memory_too_small_for_one_input_is_one_line(clip_folder, monkeypatch):
+    encoder = load(clip_folder)
+
+    def forward(**_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nMore lines.")
+
+    monkeypatch.setattr(encoder._model, "get_image_features", forward)
+    with pytest.raises(ModelError, match=r"^cpu has too little memory .*Tried to allocate 20 MiB.*--device cpu$"):
+        encoder.images(np.zeros((4, 224, 224, 3), np.uint8))

@@ -22,6 +22,7 @@ from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Scorer, Shard
 from clipsieve.core.ledger import whole_images
+from clipsieve.core.threads import cores
 from clipsieve.engines.reread import no_longer
 from clipsieve.engines.select import Selector
 from clipsieve.errors import RecipeError, RunFolderError
@@ -120,7 +121,7 @@ def _scored(table: pa.Table, scorers: Sequence[Scorer], batch: Batch) -> pa.Tabl
             raise no_longer(one.parts.images[0], one.errors[0])
         return found
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         found = list(pool.map(score, np.flatnonzero(kept[pc.is_valid(table["image"]).to_numpy()]).tolist()))
     places = np.full(table.num_rows, -1)
     places[kept] = np.arange(len(found))

@@ -278,7 +278,7 @@ def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Se
             prefix=write.prefix,
             embed=write.embed,
         )
-        output.clean()
+        output.clean(folder.done("ledger"))
     return Committer(plan, folder, output, about, filters)
 
 
@@ -288,7 +288,8 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float, e
     folder, write = committer.folder, committer.plan.recipe.write
     if write is not None and write.single_file and committer.output is not None:
         _join(committer.output, place(write.path or ""))
-    counted = source.count((engine.workers_elsewhere if engine else None) or in_threads)
+    elsewhere = engine.workers_elsewhere if engine else None
+    counted = source.count(elsewhere or in_threads)
     with atomic(folder.path / "summary.json") as file:
         summary = {
             "source": {"samples": counted.samples, "images": counted.images},
@@ -297,7 +298,7 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float, e
             **(_timed(engine) if engine else {}),
         }
         file.write(json.dumps(summary, indent=1).encode())
-    finished = Run(folder.path)
+    finished = Run(folder.path, elsewhere)
     reconcile(finished.counts, counted, on_cluster=isinstance(engine, RayEngine))
     return finished
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from PIL import Image
 from clipsieve.api.rows import captions_of
 from clipsieve.api.runs import Run, kept_source
 from clipsieve.core.batch import Batch
+from clipsieve.core.threads import cores
 from clipsieve.core.thumbnail import SIDE, thumbnail
 from clipsieve.errors import RunFolderError, SourceError
 from clipsieve.runfolder import RunFolder
@@ -99,7 +99,7 @@ class Pictures:
     def many(self, rows: Iterable[int], side: int = SIDE) -> Iterator[tuple[int, Picture]]:
         """The images of several rows, in the order of the ledger: each shard is read once."""
         ordered = sorted(set(rows))
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
+        with ThreadPoolExecutor(cores()) as threads:
             yield from zip(ordered, threads.map(lambda row: self.one(row, side), ordered), strict=True)
 
     def _open(self, place: int) -> _Opened:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,11 @@ from clipsieve.core import ledger
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Reader, Shard, Vectors
 from clipsieve.core.ledger import Counts
-from clipsieve.core.spread import in_threads
+from clipsieve.core.spread import Spread, in_threads
 from clipsieve.core.storage import configure, exists, is_file, place, read, threads
 from clipsieve.engines.downloads import KeptReader
 from clipsieve.engines.ledger_columns import ABOUT
+from clipsieve.engines.usage import Usage
 from clipsieve.errors import RunFolderError
 from clipsieve.plan import Plan, make_plan
 from clipsieve.readers.limit import FirstSamples
@@ -38,6 +39,8 @@ class Run:
     """A finished (or resumable) run: its folder, its ledger and its counts."""
 
     path: Path
+    spread: Spread | None = field(default=None, repr=False, compare=False)
+    """Workers elsewhere that count its ledger; None: threads of this process do."""
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -66,7 +69,8 @@ class Run:
     def counts(self) -> Counts:
         """What became of the images and samples, by rule and by error; read a part at a time."""
         folder = RunFolder(self.path)
-        return ledger.total(in_threads(partial(_counted, folder), folder.committed(), threads(self.path)))
+        spread = self.spread or partial(in_threads, threads=threads(self.path))
+        return ledger.total(spread(partial(_counted, folder), folder.committed()))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -99,6 +103,11 @@ class Run:
             return {}
         with undamaged(path):
             return dict(json.loads(read(path)))
+
+    @property
+    def operators(self) -> list[Usage]:
+        """How busy the parts of a cluster were; empty for a run on one machine."""
+        return [Usage(**one) for one in self.summary.get("operators", ())]
 
     def shards(self) -> tuple[Shard, ...]:
         """The shards of a finished run. Raises ``RunFolderError`` when some are not done."""
@@ -175,6 +184,7 @@ class Run:
             duplicates=self.duplicates,
             executed=self.executed,
             summary=self.summary,
+            operators=self.operators,
             output=str(self.output) if self.output else None,
             done=len(folder.readable()),
             shards=len(folder.stored_shards()),

@@ -30,6 +30,7 @@ from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Vectors
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.ledger import BASE_SCHEMA
+from clipsieve.core.threads import cores
 from clipsieve.errors import RunFolderError
 from clipsieve.index import About, Approximate, Index
 from clipsieve.index.store import COLUMNS
@@ -86,7 +87,7 @@ def index_run(
     shards, about, batches = run.shards(), _about(run), run.batches()
     first = next(batches)  # opens the source before an index is made for nothing
     with Index.create(to, about, _scores(first[1].schema)) as index:
-        with ThreadPoolExecutor(workers or os.cpu_count()) as threads:
+        with ThreadPoolExecutor(workers or cores()) as threads:
             writing = _Writing(index, _source(run), threads)
             progress.start(len(shards), 0)
             for shard, rows, batch in chain([first], batches):

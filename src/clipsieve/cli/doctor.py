@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import tempfile
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import typer
 
 from clipsieve.cli import options as o
+from clipsieve.core.threads import cores
 
 
 def doctor(model: o.Model = None, device: o.Device = "auto", json: o.Json = False) -> None:
@@ -23,7 +23,7 @@ def doctor(model: o.Model = None, device: o.Device = "auto", json: o.Json = Fals
     from clipsieve.errors import ModelError
     from clipsieve.recipe import DEFAULT_MODEL, Recipe
 
-    facts: dict[str, str] = {**api.versions(), "platform": platform.platform(), "cores": str(os.cpu_count())}
+    facts: dict[str, str] = {**api.versions(), "platform": platform.platform(), "cores": str(cores())}
     facts["devices"] = ", ".join(encoders.devices())
     facts["ray"] = api.installed("ray") or "not installed (pip install 'clipsieve[ray]' to run on a cluster)"
     name = model or DEFAULT_MODEL

@@ -107,9 +107,9 @@ def finish(run: Run, *, as_json: bool, quiet: bool) -> None:
         out.print_json(json.dumps(result(run)))
     elif not quiet:
         out.print(terminal.funnel_table(run.counts, run.steps))
-        if run.facts.operators:
+        if run.operators:
             out.print()
-            out.print(terminal.operator_table(run.facts))
+            out.print(terminal.operator_table(run.operators))
             out.print()
         if run.duplicates:
             out.print(terminal.duplicates_line(run.duplicates), markup=False)

@@ -11,8 +11,9 @@ The metadata of a score's field names its ``unit``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -190,18 +191,6 @@ class Counts:
     errors: Mapping[str, int] = field(default_factory=dict)
     """Images by error."""
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
-            images=self.images + other.images,
-            samples=self.samples + other.samples,
-            dropped_by=_summed(self.dropped_by, other.dropped_by),
-            errors=_summed(self.errors, other.errors),
-        )
-
-
-def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
-
 
 COUNTED = ("shard", "image", "sample", "verdict", "rule", "error", "sample_verdict")
 """Columns that ``count`` reads."""
@@ -209,12 +198,19 @@ COUNTED = ("shard", "image", "sample", "verdict", "rule", "error", "sample_verdi
 
 def total(counts: Iterable[Counts]) -> Counts:
     """Those of all parts of a ledger together, the commonest rule and error first."""
-    every = sum(counts, Counts())
-    return replace(every, dropped_by=_commonest_first(every.dropped_by), errors=_commonest_first(every.errors))
-
-
-def _commonest_first(found: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    images = samples = Tally()
+    dropped_by: Counter[str] = Counter()
+    errors: Counter[str] = Counter()
+    for part in counts:
+        images, samples = images + part.images, samples + part.samples
+        dropped_by.update(part.dropped_by)
+        errors.update(part.errors)
+    return Counts(
+        images=images,
+        samples=samples,
+        dropped_by=dict(dropped_by.most_common()),
+        errors=dict(errors.most_common()),
+    )
 
 
 def begins_sample(rows: pa.Table) -> Mask:
@@ -260,4 +256,4 @@ def _tally(verdicts: pa.ChunkedArray) -> Tally:
 
 def _value_counts(column: pa.ChunkedArray) -> dict[str, int]:
     counted = pc.value_counts(pc.drop_null(column)).to_pylist()
-    return _commonest_first({item["values"]: item["counts"] for item in counted})
+    return dict(Counter({item["values"]: item["counts"] for item in counted}).most_common())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, TypeVar
+
+from clipsieve.core.threads import cores
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,7 +25,7 @@ class Spread(Protocol):
 
 def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[R]:
     """A ``Spread`` over threads of this process: as many as it has processors, and as many items ahead again."""
-    threads = threads or os.cpu_count() or 1
+    threads = threads or cores()
     with ThreadPoolExecutor(threads, "clipsieve-spread") as pool:
         ahead: deque[Future[R]] = deque()
         try:
@@ -37,3 +38,18 @@ def in_threads(work: Callable[[T], R], items: Iterable[T], threads: int | None =
         finally:
             for waiting in ahead:
                 waiting.cancel()
+
+
+def for_each(
+    work: Callable[[T], None],
+    tasks: Sequence[T],
+    progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
+) -> None:
+    """Does ``work`` for each of ``tasks`` in threads; what it raises is raised here.
+
+    ``progress`` is called with the tasks that are done and their total.
+    """
+    for done, _ in enumerate(in_threads(work, tasks, threads), start=1):
+        if progress:
+            progress(done, len(tasks))

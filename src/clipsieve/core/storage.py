@@ -26,6 +26,7 @@ from clipsieve.core.ranges import filesystem, open_small, open_stream, protocol,
 from clipsieve.core.retry import retrying
 from clipsieve.core.spread import in_threads
 from clipsieve.core.text import without_password
+from clipsieve.core.threads import cores
 from clipsieve.errors import StoreError, UsageError
 
 T = TypeVar("T")
@@ -93,7 +94,7 @@ def is_local(path: Path) -> bool:
 
 def threads(path: Path) -> int:
     """How many files of a place are best read at the same time."""
-    return os.cpu_count() or 1 if is_local(path) else REQUESTS
+    return cores() if is_local(path) else REQUESTS
 
 
 def protocols() -> list[str]:

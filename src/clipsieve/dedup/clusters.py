@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.core.threads import in_threads
+from clipsieve.core.spread import for_each
 from clipsieve.dedup.result import Numbers
 from clipsieve.dedup.vectors import ROWS, Floats
 
@@ -70,7 +70,7 @@ def nearest_of(points: Floats, centres: Floats, count: int, threads: int | None 
         order = np.argsort(-np.take_along_axis(cosines, few, axis=1), axis=1)
         found[start : start + ROWS] = np.take_along_axis(few, order, axis=1)
 
-    in_threads(find, range(0, len(points), ROWS), threads=threads)
+    for_each(find, range(0, len(points), ROWS), threads=threads)
     return found
 
 

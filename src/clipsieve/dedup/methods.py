@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from clipsieve.core.layout import Mask
-from clipsieve.core.threads import in_threads
+from clipsieve.core.spread import for_each
 from clipsieve.dedup.clusters import clusters
 from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.result import Numbers, Progress
@@ -42,7 +42,7 @@ def exact(vectors: UnitVectors, found: Neighbours, progress: Progress | None) ->
     # first, so that the least of a block is near what each of its classes asks for.
     everything = np.argsort(search.low)
     pairs = _within(search, everything, STRIP)
-    in_threads(lambda pair: search.screen(*pair, bounds), pairs, progress)
+    for_each(lambda pair: search.screen(*pair, bounds), pairs, progress)
     search.finish()
     return 1.0
 
@@ -61,7 +61,7 @@ def approximate(vectors: UnitVectors, found: Neighbours, progress: Progress | No
         for start in range(0, len(cluster.visitors), BLOCK):
             some = cluster.visitors[start : start + BLOCK]
             pairs.append((some, cluster.members if search.ours(some) else ours))
-    in_threads(lambda pair: search.screen(*pair, bounds), pairs, progress)
+    for_each(lambda pair: search.screen(*pair, bounds), pairs, progress)
     search.finish()
     return recall(vectors, found)
 
@@ -72,7 +72,7 @@ def _within(search: Search, group: Numbers, width: int = BLOCK) -> list[tuple[Nu
 
 
 def _compare(search: Search, pairs: Sequence[tuple[Numbers, Numbers]]) -> None:
-    in_threads(lambda pair: search.compare(*pair), pairs)
+    for_each(lambda pair: search.compare(*pair), pairs)
     search.finish()
 
 
@@ -90,7 +90,7 @@ def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
         together = root[sample][:, None] == root[others]
         counts.append(links_met(cosines, found.limit, strangers, together))
 
-    in_threads(count, range(0, len(classes), BLOCK))
+    for_each(count, range(0, len(classes), BLOCK))
     return recall_of(counts)
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple, overload
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.core.threads import in_threads, single_blas
+from clipsieve.core.spread import for_each
+from clipsieve.core.threads import single_blas
 from clipsieve.dedup.result import Duplicates, Numbers
 from clipsieve.dedup.semantic import semantic
 from clipsieve.dedup.vectors import DECIMALS, ROWS, Doubles, UnitVectors, gap_limit
@@ -99,7 +100,7 @@ class Pairs(Sequence[Pair]):
             counts[start : start + self._step] = self._block(start).counts()
 
         with single_blas():
-            in_threads(count, range(0, len(counts), self._step))
+            for_each(count, range(0, len(counts), self._step))
         return np.cumsum(counts)
 
     def _row(self, row: int) -> tuple[Numbers, Doubles]:

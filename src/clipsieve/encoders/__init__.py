@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 if TYPE_CHECKING:
     from clipsieve.encoders.transformers import TransformersEncoder
 
-__all__ = ["Precision", "devices", "let_go", "load", "out_of_memory", "precision_of", "use_threads"]
+__all__ = ["Precision", "devices", "load", "precision_of", "use_threads"]
 
 Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 
@@ -49,20 +49,6 @@ def devices() -> list[str]:
     from clipsieve.encoders import transformers
 
     return transformers.devices()
-
-
-def out_of_memory(failure: Exception) -> bool:
-    """Whether a forward pass failed for want of memory, on the device or on this machine."""
-    from clipsieve.encoders import transformers
-
-    return transformers.out_of_memory(failure)
-
-
-def let_go() -> None:
-    """Gives back what torch holds of the device's memory and does not use."""
-    from clipsieve.encoders import transformers
-
-    transformers.let_go()
 
 
 def use_threads(threads: int) -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ from safetensors import SafetensorError
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from clipsieve.core.threads import cores
 from clipsieve.encoders.hub import TOKENIZER, weights_of
 from clipsieve.encoders.preprocess import Preprocessing, first_line, read_preprocessing
 from clipsieve.errors import ModelError
@@ -84,6 +86,7 @@ class TransformersEncoder:
 
         self._tokenizer = tokenizer
         self._tokenizing = Lock()  # A fast tokenizer keeps truncation and padding as state of its own.
+        self._most = sys.maxsize  # inputs of one forward pass; less once the memory was too small
         self._context: int = min(tokenizer.model_max_length, model.config.text_config.max_position_embeddings)
         self._padding = "max_length" if model.config.model_type in PADDED_TO_CONTEXT else "longest"
 
@@ -97,19 +100,52 @@ class TransformersEncoder:
         """``(h, w, 3)`` uint8 to the model's input size ``(H, W, 3)`` uint8, by the model's own preprocessing."""
         return self.preprocessing.prepare(rgb)
 
-    @torch.inference_mode()
     def images(self, prepared: Pixels) -> Vectors:
-        """``(n, H, W, 3)`` uint8 to ``(n, dim)`` float32 unit vectors, in one forward pass."""
+        """``(n, H, W, 3)`` uint8 to ``(n, dim)`` float32 unit vectors, in one forward pass if the memory allows.
+
+        Raises ``ModelError`` where it is too small for one image.
+        """
+        return self._forward(self._images, prepared)
+
+    def texts(self, texts: Sequence[str]) -> Vectors:
+        """Texts to ``(n, dim)`` float32 unit vectors, in one forward pass if the memory allows; one over the context is
+        truncated, its end-of-text token kept. Raises ``ModelError`` where the memory is too small for one text.
+        """
+        return self._forward(self._texts, list(texts))
+
+    def _forward(self, forward: Callable[[Any], Vectors], inputs: Any) -> Vectors:
+        """``forward`` of all ``inputs``, in pieces that are halved, for good, when the memory was too small for one.
+
+        Vectors are the same whatever the size of a pass.
+        """
+        done: list[Vectors] = []
+        start = 0
+        while start < len(inputs) or not done:
+            piece = inputs[start : start + self._most]
+            try:
+                done.append(forward(piece))
+                start += len(piece)
+            except (RuntimeError, MemoryError) as failure:
+                if not _out_of_memory(failure):
+                    raise
+                if len(piece) <= 1:
+                    raise ModelError(
+                        f"{self._device} has too little memory for one forward pass ({first_line(failure)}); "
+                        "free some, or use a smaller model or --device cpu"
+                    ) from failure
+                self._most = len(piece) // 2
+        return done[0] if len(done) == 1 else np.concatenate(done)
+
+    @torch.inference_mode()
+    def _images(self, prepared: Pixels) -> Vectors:
         pixels = torch.tensor(prepared, device=self._device).float().mul_(self._scale).sub_(self._shift)
         return _unit(self._model.get_image_features(pixel_values=pixels.permute(0, 3, 1, 2).to(self._dtype)))
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str]) -> Vectors:
-        """Texts to ``(n, dim)`` float32 unit vectors, in one forward pass; one over the context is truncated, its
-        end-of-text token kept."""
+    def _texts(self, texts: Sequence[str]) -> Vectors:
         with self._tokenizing:
             tokens = self._tokenizer(
-                list(texts), padding=self._padding, truncation=True, max_length=self._context, return_tensors="pt"
+                texts, padding=self._padding, truncation=True, max_length=self._context, return_tensors="pt"
             )
         return _unit(self._model.get_text_features(**tokens.to(self._device)))
 
@@ -127,6 +163,8 @@ class TransformersEncoder:
 def load_folder(folder: Path, *, name: str, device: str, precision: str) -> TransformersEncoder:
     """The encoder of a complete model folder; see ``clipsieve.encoders.load``. Raises ``ModelError``."""
     place = _device(device)
+    if place.type == "cpu":  # torch counts the machine's processors, of which a container may have a few
+        use_threads(min(torch.get_num_threads(), cores()))
     if precision == "auto":
         precision = "fp32" if place.type == "cpu" else "fp16"
     if precision not in DTYPES:
@@ -192,16 +230,10 @@ def _unit(features: Any) -> Vectors:
     return unit
 
 
-def out_of_memory(failure: Exception) -> bool:
+def _out_of_memory(failure: Exception) -> bool:
     """Whether a forward pass failed for want of memory, on the device or on this machine."""
     # On a CPU torch says so in words only.
-    return isinstance(failure, (torch.cuda.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(failure)
-
-
-def let_go() -> None:
-    """Gives back what torch holds of the device's memory and does not use."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return isinstance(failure, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(failure)
 
 
 def use_threads(threads: int) -> None:

@@ -7,7 +7,7 @@ commits their scores, then a selection runs over all scores, and the second writ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,7 +20,7 @@ from clipsieve.core import storage
 from clipsieve.core.batch import Batch
 from clipsieve.core.contracts import Filter, Shard, Vectors, Writer
 from clipsieve.core.decide import Verdicts
-from clipsieve.core.layout import Layout, add_scores, embedded
+from clipsieve.core.layout import add_scores, embedded
 from clipsieve.core.ledger import Counts, begins_sample, count
 from clipsieve.engines.bytestore import ByteStore, StoredBytes
 from clipsieve.engines.chunk import Chunk, reread
@@ -40,7 +40,6 @@ class ScoredShard:
     shard: Shard
     chunks: Sequence[Chunk]
     store: ByteStore
-    layout: Layout
 
     def finish(self, filters: Sequence[Filter] = ()) -> tuple[list[Verdicts], pa.Table]:
         """The verdicts of each chunk by all local rules and then by ``filters``, and the shard's ledger rows."""
@@ -120,16 +119,27 @@ class Output:
         self.embed = embed
         self.needs_bytes = writer.needs_bytes or embed
 
-    def clean(self) -> None:
-        """Removes what a dead process left half-written. For who holds the run folder, before others write."""
+    def clean(self, done: Collection[int]) -> None:
+        """Removes what a dead process left of shards that are not ``done``: files half-written, and whole ones.
+
+        A shard that is done again may have fewer files, where a score lies so close to a threshold that another device
+        decides otherwise. For who holds the run folder, before others write.
+        """
         clean_partials(self.folder, output_name(self.prefix))
+        for shard, path in self._by_shard():
+            if shard not in done:
+                storage.remove(path)
 
     def files(self) -> list[Path]:
         """Those that are there, in the order of their shards."""
+        return [path for _, path in self._by_shard()]
+
+    def _by_shard(self) -> list[tuple[int, Path]]:
+        """The files that are there, each with the number of its shard, in order."""
         named = output_name(self.prefix)
         found = [match for name in storage.names(self.folder) if (match := named.match(name))]
         found.sort(key=lambda match: [int(number or 0) for number in match.groups()])
-        return [self.folder / match.string for match in found]
+        return [(int(match[1]), self.folder / match.string) for match in found]
 
     def write(self, shard: int, batch: Batch) -> None:
         """Writes the rows of ``batch``; nothing when there are none."""

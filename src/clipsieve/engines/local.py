@@ -6,7 +6,6 @@ one thread writes and commits. Queues between them are short, so memory is bound
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 from clipsieve.core.embed import Prompts, TextVectors, embed_prompts
 from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
+from clipsieve.core.threads import cores
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.chunk import Chunk
 from clipsieve.engines.commit import ScoredShard, Sink
@@ -54,7 +54,7 @@ class LocalEngine:
         self.reader = reader
         self.encoder = encoder
         self.sink = sink
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers or cores()
         self.batch_size = batch_size
         self.progress = progress
         self.prior = prior
@@ -126,7 +126,6 @@ class LocalEngine:
             shard=work.shard,
             chunks=work.chunks,
             store=work.store,
-            layout=self.reader.layout,
         )
 
     @cached_property

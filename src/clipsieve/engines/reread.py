@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from clipsieve.core.decode import has_known_format
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.lazy import LazyBytes
+from clipsieve.core.threads import cores
 from clipsieve.errors import ImageError, SourceError
 
 AHEAD = 16
@@ -31,7 +31,7 @@ class SourceBytes(LazyBytes):
         self._sources = sources
         self._failed = failed
         self._sizes = np.full(len(sources), np.nan) if sizes is None else sizes
-        self._threads = ThreadPoolExecutor(min(AHEAD, 4 * (os.cpu_count() or 1)), "clipsieve-reread")
+        self._threads = ThreadPoolExecutor(min(AHEAD, 4 * cores()), "clipsieve-reread")
         self._ahead: dict[int, Future[bytes | None]] = {}
 
     def __len__(self) -> int:

@@ -38,6 +38,8 @@ class Facts:
     duplicates: Mapping[str, Any] | None
     executed: Mapping[str, Any]
     summary: Mapping[str, Any]
+    operators: Sequence[Usage]
+    """How busy the parts of a cluster were; empty for a run on one machine."""
     output: str | None
     done: int
     shards: int
@@ -102,11 +104,6 @@ class Facts:
     def stages(self) -> list[tuple[str, float]]:
         """How long each stage took, in seconds summed over the threads; empty where it was not measured."""
         return [(str(stage["stage"]), float(stage["seconds"])) for stage in self.summary.get("stages", ())]
-
-    @property
-    def operators(self) -> list[Usage]:
-        """How busy the parts of a cluster were; empty for a run on one machine."""
-        return [Usage(**one) for one in self.summary.get("operators", ())]
 
     @property
     def advice(self) -> str:

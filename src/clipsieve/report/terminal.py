@@ -14,6 +14,7 @@ from rich.text import Text
 
 from clipsieve.core.ledger import Counts
 from clipsieve.core.text import printable
+from clipsieve.engines.usage import Usage, advice
 from clipsieve.report.facts import Facts, duration
 from clipsieve.report.labels import label_report
 from clipsieve.report.numbers import (
@@ -134,19 +135,20 @@ def stage_table(facts: Facts) -> RenderableType:
     return table
 
 
-def operator_table(facts: Facts) -> RenderableType:
+def operator_table(operators: Sequence[Usage]) -> RenderableType:
     """How busy the parts of a cluster were, and what to add to go faster."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("operator", no_wrap=True)
     for name in ("shards", "images", "busy", "waited a shard", "workers", "used"):
         table.add_column(name, justify="right", no_wrap=True)
-    for one in facts.operators:
+    for one in operators:
         waited = "" if one.waited is None else duration(one.waited)
         table.add_row(
             one.operator, f"{one.shards:,}", f"{one.images:,}", duration(one.busy), waited,
             f"{one.workers:,}", f"{one.used:.0%}",
         )  # fmt: skip
-    return Group(table, Text(facts.advice)) if facts.advice else table
+    to_add = advice(operators)
+    return Group(table, Text(to_add)) if to_add else table
 
 
 def duplicates_line(about: Mapping[str, Any]) -> str:
@@ -173,7 +175,7 @@ def show(console: Console, facts: Facts) -> None:
     if facts.stages:
         blocks.append(stage_table(facts))
     if facts.operators:
-        blocks.append(operator_table(facts))
+        blocks.append(operator_table(facts.operators))
     for block in (*blocks, about_table(facts.about)):
         console.print()
         console.print(block)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipsieve.api.pictures import Pictures
+from clipsieve.core.threads import cores
 from clipsieve.core.thumbnail import as_jpeg
 from clipsieve.web.recent import Recent
 
@@ -38,7 +38,7 @@ class Thumbnails:
     def __init__(self, pictures: Pictures) -> None:
         self.pictures = pictures
         self._held: Recent[Small] = Recent(HELD, lambda small: small.size)
-        self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
 
     def ask(self, row: int, side: int) -> Future[Small]:
         """The image of an image's row. A side that is not one of ``SIDES`` is no side."""

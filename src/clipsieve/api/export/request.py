@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from clipsieve.api.rows import bytes_of, captions_of
 from clipsieve.api.runs import Run
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.layout import Mask
+from clipsieve.core.threads import cores
 from clipsieve.errors import OutputError, RecipeError
 from clipsieve.runfolder import RunFolder
 
@@ -107,7 +107,7 @@ def images_of(request: Request, wanted: Callable[[int, pa.Table], Mask] | None =
     """
     shards = request.run.shards()
     batches = request.run.batches()
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(cores()) as threads:
         for place, (shard, rows, batch) in enumerate(batches):
             if place == 0:  # the source could be opened
                 request.progress.start(len(shards), 0)

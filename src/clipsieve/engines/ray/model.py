@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from clipsieve import encoders
 from clipsieve.core.embed import Prompt, Prompts, check_prompts, embed_prompts
+from clipsieve.core.threads import cores
 from clipsieve.encoders.preprocess import Preprocessing
 from clipsieve.engines.ray.place import Place
 from clipsieve.errors import ModelError
@@ -17,8 +17,6 @@ from clipsieve.errors import ModelError
 if TYPE_CHECKING:
     from clipsieve.encoders.transformers import TransformersEncoder
     from clipsieve.recipe import Recipe
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -72,25 +70,4 @@ def threads_here(sharing: int | None) -> int | None:
 
     own = ray.get_runtime_context().get_node_id()
     given = next(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["NodeID"] == own)
-    return max(1, min(os.cpu_count() or 1, int(given)) // sharing)
-
-
-class Room:
-    """How large a batch may be: ``size`` is halved, for good, whenever the memory was too small for one.
-
-    Vectors are the same whatever the size.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def fit(self, encode: Callable[[int], T]) -> T:
-        """What ``encode`` gives, which is called with the size of a batch."""
-        while True:
-            try:
-                return encode(self.size)
-            except Exception as failure:
-                if self.size == 1 or not encoders.out_of_memory(failure):
-                    raise
-            encoders.let_go()
-            self.size //= 2
+    return max(1, min(cores(), int(given)) // sharing)

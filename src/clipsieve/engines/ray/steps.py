@@ -28,7 +28,7 @@ from clipsieve.engines.commit import Committer, ScoredShard
 from clipsieve.engines.encode import ShardTexts, score_vectors
 from clipsieve.engines.prepare import Preparation, ShardInWork
 from clipsieve.engines.ray.failures import carried
-from clipsieve.engines.ray.model import Model, Room, load_same, threads_here
+from clipsieve.engines.ray.model import Model, load_same, threads_here
 from clipsieve.engines.ray.parcel import Parcel, loaded, of_array, of_table, packed, to_table, unpacked
 from clipsieve.engines.ray.place import Place, received
 from clipsieve.engines.usage import ENCODE, PREPARE, WRITE, Stamp
@@ -72,7 +72,6 @@ class Encode:
         try:
             known = _known(job)
             assert known.model is not None
-            self._room = Room(known.plan.recipe.batch_size)
             threads = threads_here(known.sharing)
             self._encoder = load_same(known.plan.recipe, known.model.fingerprint, threads)
         except Exception as failure:  # told of with the shard that it is first given
@@ -89,10 +88,10 @@ class Encode:
         seen = self._encoder.preprocessing
         inputs = np.frombuffer(parcel["inputs"], np.uint8).reshape(-1, seen.height, seen.width, 3)
         with times.of("encode images"):
-            vectors = self._room.fit(lambda size: embed_images(self._encoder, list(inputs), size))
+            vectors = embed_images(self._encoder, list(inputs), recipe.batch_size)
         texts: ShardTexts | None = loaded(parcel, "texts")
         with times.of("encode texts"):
-            found = texts and self._room.fit(lambda size: texts.encode(self._encoder, recipe.long_text, size))
+            found = texts and texts.encode(self._encoder, recipe.long_text, recipe.batch_size)
         going_on = {name: parcel[name] for name in ("shard", "rows", "found", "bytes")}
         return {**going_on, "vectors": of_array(vectors), "dim": vectors.shape[1], "texts": found}
 
@@ -203,7 +202,7 @@ def _committed(
     job: Job, shard: Shard, pieces: Sequence[Chunk], store: ByteStore, times: StageTimes
 ) -> Mapping[str, Any]:
     """Commits a shard; what is left of it is a few numbers."""
-    scored = ScoredShard(shard=shard, chunks=pieces, store=store, layout=job.reader.layout)
+    scored = ScoredShard(shard=shard, chunks=pieces, store=store)
     with times.of("decide and write"):
         counts = job.committer.commit(scored)
     return {"shard": shard, "counts": counts}
