@@ -91,6 +91,7 @@ def test_json_is_one_object_that_adds_up(
 def test_show_prints_the_scores_and_the_errors(
     captions: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # wide enough for a long temporary folder
     clipsieve(monkeypatch, "run", "--read", "captions.jsonl", "--keep", "blur >= 100", "-q")
     assert clipsieve(monkeypatch, "show") == 0
     printed = capsys.readouterr().out
