@@ -15,15 +15,15 @@ from clipsieve.core.spread import Spread, in_threads
 from clipsieve.dedup import (  # fmt: skip
     Duplicates,
     InMemory,
-    Stretch,
+    VectorPartition,
     cells,
     clusters,
     digests,
     distributed,
+    partitions,
     search,
     semantic,
     sketch,
-    stretches,
     tiles,
 )
 from tests.dedup.reference import Case
@@ -34,16 +34,16 @@ R = TypeVar("R")
 
 
 class Table:
-    """A ``Shelf`` in memory."""
+    """A ``PartitionStore`` in memory."""
 
     def __init__(self) -> None:
-        self.stretches: dict[int, Stretch] = {}
+        self.partitions: dict[int, VectorPartition] = {}
 
-    def put(self, number: int, stretch: Stretch) -> None:
-        self.stretches[number] = stretch
+    def put(self, number: int, partition: VectorPartition) -> None:
+        self.partitions[number] = partition
 
-    def get(self, number: int, rows: Any = None) -> Stretch:
-        whole = self.stretches[number]
+    def get(self, number: int, rows: Any = None) -> VectorPartition:
+        whole = self.partitions[number]
         return whole if rows is None else whole.take(rows)
 
 
@@ -60,15 +60,15 @@ def twice(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 def by_workers(rows: np.ndarray, threshold: float, spread: Spread = serially, **options: Any) -> Duplicates:
     return distributed(
-        InMemory(vectors=rows), digests(rows), threshold, spread=spread, shelf=Table(), **{"method": "exact", **options}
+        InMemory(vectors=rows), digests(rows), threshold, spread=spread, store=Table(), **{"method": "exact", **options}
     )
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stretches and blocks so small that a handful of images makes many tiles, and each goes through all there is."""
-    monkeypatch.setattr(stretches, "FEWEST", 3)
-    monkeypatch.setattr(stretches, "MOST", 5)
+    """Partitions and blocks so small that a handful of images makes many tiles, and each goes through all there is."""
+    monkeypatch.setattr(partitions, "FEWEST", 3)
+    monkeypatch.setattr(partitions, "MOST", 5)
     monkeypatch.setattr(tiles, "SMALL", 0)
     for module in (tiles, search):
         monkeypatch.setattr(module, "BLOCK", 3)
@@ -104,15 +104,15 @@ def test_the_size_of_tiles_changes_nothing(
 ) -> None:
     rows = clustered(3000)
     rows[::100] = rows[1]
-    monkeypatch.setattr(stretches, "FEWEST", size)
+    monkeypatch.setattr(partitions, "FEWEST", size)
     monkeypatch.setattr(tiles, "SMALL", small)
 
     same(by_workers(rows, 0.95, spread), semantic(rows, 0.95))
 
 
 def test_what_is_known_already_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each image hears of one from its own stretch, and from another stretch only of one that is no farther."""
-    monkeypatch.setattr(stretches, "FEWEST", 500)
+    """Each image hears of one from its own partition, and from another partition only of one that is no farther."""
+    monkeypatch.setattr(partitions, "FEWEST", 500)
     sent = []
 
     def counted(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -134,7 +134,7 @@ def test_overlapping_cells_find_nearly_all_and_say_how_much(
     against: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = clustered(3000)
-    monkeypatch.setattr(stretches, "FEWEST", 700)
+    monkeypatch.setattr(partitions, "FEWEST", 700)
     monkeypatch.setattr(cells, "FEWEST", 50)
     monkeypatch.setattr(cells, "NEAREST", 3)
     options: dict[str, Any] = {"links": "any", "units": np.arange(3000) // 2, "against": against}
@@ -160,7 +160,7 @@ def test_where_each_would_be_looked_for_in_every_cell_all_are_compared() -> None
 def test_equal_rows_have_equal_digests_and_no_others() -> None:
     rows = np.array([[1, 0], [1, -0.0], [2, 0], [0, 0], [np.nan, 1], [1, 0]], dtype=np.float32)
 
-    one, same_one, other, *unusable, last = stretches.labels(digests(rows)).tolist()
+    one, same_one, other, *unusable, last = partitions.labels(digests(rows)).tolist()
 
     assert one == same_one == last
     assert len({one, other, -1}) == 3
@@ -200,7 +200,7 @@ def test_an_earlier_data_set_of_other_dimensions_is_told_as_in_one_process() -> 
 
 
 def test_a_cell_without_members_is_none_to_compare() -> None:
-    """Of two stretches of two and one classes, in three cells: the second cell is only visited."""
+    """Of two partitions of two and one classes, in three cells: the second cell is only visited."""
     first = cells.Assigned(places=np.array([0, 1, 2, 3], dtype=np.int32), ends=np.array([0, 2, 4, 4], dtype=np.int32))
     other = cells.Assigned(places=np.array([1, 0], dtype=np.int32), ends=np.array([0, 0, 1, 2], dtype=np.int32))
 

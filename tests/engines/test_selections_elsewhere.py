@@ -20,10 +20,10 @@ import pytest
 from clipsieve.core import storage
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
 from clipsieve.core.spread import Spread
-from clipsieve.dedup import Stretch, stretches
+from clipsieve.dedup import VectorPartition, partitions
 from clipsieve.engines import compared, duplicates
 from clipsieve.engines.compared import Names
-from clipsieve.engines.stretch_files import StretchFiles
+from clipsieve.engines.partition_files import PartitionFiles
 from clipsieve.errors import OutputError, RunFolderError
 from clipsieve.runfolder import RunFolder
 from tests.engines.conftest import Curate
@@ -142,11 +142,11 @@ def dies_at(name: str) -> Spread:
     return spread
 
 
-@pytest.mark.parametrize("name", ["ReadCompared", "StoreStretch", "CompareTile", "Fetch", "Commit"])
+@pytest.mark.parametrize("name", ["ReadCompared", "StorePartition", "CompareTile", "Fetch", "Commit"])
 def test_a_second_pass_that_died_elsewhere_is_finished_here(
     name: str, curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stretches, "FEWEST", 8)
+    monkeypatch.setattr(partitions, "FEWEST", 8)
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
     curate(captions(), CAPTIONS, "blur in bottom 90%", out=tmp_path / "whole", **options)
     with pytest.raises(LostError):
@@ -164,7 +164,7 @@ def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, mon
     def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         return (work(pickle.loads(pickle.dumps(item))) for item in items)
 
-    monkeypatch.setattr(stretches, "FEWEST", 8)
+    monkeypatch.setattr(partitions, "FEWEST", 8)
     remote = RunFolder(storage.place(f"memory://{tmp_path.name}/run"))
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
     curate(captions(), CAPTIONS, "clip_score in top 90%", out=tmp_path / "run", **options)
@@ -251,13 +251,14 @@ def test_what_is_found_for_a_shard_is_one_row_group_however_large(tmp_path: Path
     assert [about.row_group(group).num_rows for group in range(about.num_row_groups)] == sizes
 
 
-def test_rows_of_a_stretch_are_those_of_the_whole(tmp_path: Path) -> None:
-    shelf = StretchFiles(folder=RunFolder(tmp_path))
+def test_rows_of_a_partition_are_those_of_the_whole(tmp_path: Path) -> None:
+    store = PartitionFiles(folder=RunFolder(tmp_path))
     numbers = np.arange(6)
     vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
-    shelf.put(3, Stretch(vectors=vectors, classes=numbers, rank=numbers + 10, unit=numbers + 20, other=numbers - 1))
+    of = {"classes": numbers, "rank": numbers + 10, "unit": numbers + 20, "other": numbers - 1}
+    store.put(3, VectorPartition(vectors=vectors, **of))
 
-    some, whole = shelf.get(3, np.array([4, 1])), shelf.get(3).take(np.array([4, 1]))
+    some, whole = store.get(3, np.array([4, 1])), store.get(3).take(np.array([4, 1]))
 
     for name in ("vectors", "classes", "rank", "unit", "other"):
         assert np.array_equal(getattr(some, name), getattr(whole, name))

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipsieve.dedup.clusters import SAMPLE, means_of, nearest_of
+from clipsieve.dedup.partitions import PartitionStore, VectorPartition
 from clipsieve.dedup.result import Numbers
-from clipsieve.dedup.stretches import Shelf, Stretch
-from clipsieve.dedup.tiles import Gaps, TileResult, compare
+from clipsieve.dedup.tiles import Distances, TileResult, compare
 from clipsieve.dedup.vectors import Floats, UnitVectors
 
 FEWEST, MOST = 2**12, 2**14
@@ -47,9 +47,9 @@ def count(classes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assigned:
-    """Which classes of a stretch are in which cell: of cell ``i``, ``places[ends[i]:ends[i + 1]]``.
+    """Which classes of a partition are in which cell: of cell ``i``, ``places[ends[i]:ends[i + 1]]``.
 
-    A place is ``row + k * j`` for a stretch of ``k`` classes, where the cell is the ``j``-th nearest of a class.
+    A place is ``row + k * j`` for a partition of ``k`` classes, where the cell is the ``j``-th nearest of a class.
     """
 
     places: npt.NDArray[np.int32]
@@ -58,13 +58,13 @@ class Assigned:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assign:
-    """Work: puts the classes of a stretch into cells."""
+    """Work: puts the classes of a partition into cells."""
 
-    shelf: Shelf
+    store: PartitionStore
     centres: Floats
 
     def __call__(self, number: int) -> Assigned:
-        vectors = UnitVectors(self.shelf.get(number).vectors)
+        vectors = UnitVectors(self.store.get(number).vectors)
         near = nearest_of(vectors.unit(np.arange(vectors.length)), self.centres, NEAREST, threads=1)
         cells = near.T.ravel()
         order = np.argsort(cells, kind="stable")
@@ -74,15 +74,15 @@ class Assign:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
-    """Members and visitors of a cell: rows of stretches, which of them are members, and the gaps they have found."""
+    """Members and visitors of a cell: rows of partitions, which of them are members, and the distances found so far."""
 
     rows: Sequence[tuple[int, Numbers]]
     members: npt.NDArray[np.bool_]
-    known: Gaps
+    known: Distances
 
 
 def occupied(assigned: Sequence[Assigned], sizes: Sequence[int]) -> list[int]:
-    """The cells that have members; ``sizes`` are those of the stretches."""
+    """The cells that have members; ``sizes`` are those of the partitions."""
     members = np.zeros(len(assigned[0].ends) - 1, dtype=np.int64)
     for some, size in zip(assigned, sizes, strict=True):
         upto = np.append(0, np.cumsum(some.places < size))[some.ends]
@@ -93,7 +93,7 @@ def occupied(assigned: Sequence[Assigned], sizes: Sequence[int]) -> list[int]:
 def cells(
     assigned: Sequence[Assigned], sizes: Sequence[int], chosen: Iterable[int]
 ) -> Iterator[tuple[list[tuple[int, Numbers]], npt.NDArray[np.bool_]]]:
-    """The rows of each ``chosen`` cell, and which are its members; ``sizes`` are those of the stretches."""
+    """The rows of each ``chosen`` cell, and which are its members; ``sizes`` are those of the partitions."""
     for cell in chosen:
         rows, members = [], []
         for number, (some, size) in enumerate(zip(assigned, sizes, strict=True)):
@@ -108,12 +108,12 @@ def cells(
 class CompareCell:
     """Work: compares the members of a cell with each other and with its visitors."""
 
-    shelf: Shelf
+    store: PartitionStore
     limit: int
     wanted: int
 
     def __call__(self, cell: Cell) -> TileResult:
-        whole = Stretch.concat([self.shelf.get(number, rows) for number, rows in cell.rows])
+        whole = VectorPartition.concat([self.store.get(number, rows) for number, rows in cell.rows])
         ours = whole.classes < self.wanted
         members, visitors = (np.flatnonzero(ours & mask) for mask in (cell.members, ~cell.members))
         # Of two classes of the earlier data set nothing is asked.

@@ -24,7 +24,7 @@ from clipsieve.core.decide import Verdicts
 from clipsieve.core.spread import Spread
 from clipsieve.engines.compared import Compared, CountCompared, Names, Numbers, ReadCompared, compact
 from clipsieve.engines.ledger_columns import ABOUT, Earlier, LedgerColumns, score_of
-from clipsieve.engines.stretch_files import StretchFiles, vectors_of
+from clipsieve.engines.partition_files import PartitionFiles, vectors_of
 from clipsieve.engines.survivors import Selected, Survivors, reading
 from clipsieve.runfolder import RunFolder, atomic, undamaged
 
@@ -159,13 +159,13 @@ def _search(
     shared["against"] = None if earlier is None else earlier.compared
     if workers is None:
         return dedup.semantic(_gathered(compared, folder), by.at, **shared)
-    shelf = StretchFiles(folder=folder)
+    store = PartitionFiles(folder=folder)
     vectors = compared.vectors(folder)
     assert isinstance(compared.content, np.ndarray)
     found = dedup.distributed(
-        vectors, compared.content, by.at, spread=workers, shelf=shelf, scratch=folder.scratch, **shared
+        vectors, compared.content, by.at, spread=workers, store=store, scratch=folder.scratch, **shared
     )
-    shelf.remove()
+    store.remove()
     return found
 
 

@@ -1,4 +1,4 @@
-"""The vectors of a run as workers read them: those of its shards, and stretches of them while they are compared."""
+"""The vectors of a run as workers read them: those of its shards, and partitions of them while they are compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from clipsieve.core import storage
 from clipsieve.core.contracts import Vectors
-from clipsieve.dedup import Stretch
+from clipsieve.dedup import VectorPartition
 from clipsieve.runfolder import RunFolder, atomic, undamaged
 
 Rows = npt.NDArray[np.int32]
@@ -53,30 +53,30 @@ class ImageVectors:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StretchFiles:
-    """Stretches in the run folder, where all workers see them; see ``dedup.Shelf``."""
+class PartitionFiles:
+    """Partitions in the run folder, where all workers see them; see ``dedup.PartitionStore``."""
 
     folder: RunFolder
 
     @property
     def path(self) -> Path:
         """The folder that they are in."""
-        return self.folder.path / "staged" / "stretches"
+        return self.folder.path / "staged" / "partitions"
 
-    def put(self, number: int, stretch: Stretch) -> None:
-        """Writes a stretch: its vectors, and what else is known of its classes."""
-        about = np.stack([stretch.classes, stretch.rank, stretch.unit, stretch.other], axis=1)
-        for name, array in (("classes", about), ("vectors", stretch.vectors)):
+    def put(self, number: int, partition: VectorPartition) -> None:
+        """Writes a partition: its vectors, and what else is known of its classes."""
+        about = np.stack([partition.classes, partition.rank, partition.unit, partition.other], axis=1)
+        for name, array in (("classes", about), ("vectors", partition.vectors)):
             with atomic(self.path / f"{number:05d}.{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
 
-    def get(self, number: int, rows: npt.NDArray[np.int64] | None = None) -> Stretch:
-        """A stretch, or ``rows`` of it; its vectors memory-mapped where the folder is local."""
+    def get(self, number: int, rows: npt.NDArray[np.int64] | None = None) -> VectorPartition:
+        """A partition, or ``rows`` of it; its vectors memory-mapped where the folder is local."""
         about, vectors = self._load(number, "classes"), self._load(number, "vectors")
         if rows is not None:
             about, vectors = about[rows], vectors[rows]
         classes, rank, unit, other = np.array(about.T, order="C")
-        return Stretch(vectors=vectors, classes=classes, rank=rank, unit=unit, other=other)
+        return VectorPartition(vectors=vectors, classes=classes, rank=rank, unit=unit, other=other)
 
     def _load(self, number: int, name: str) -> npt.NDArray[Any]:
         path = self.path / f"{number:05d}.{name}.npy"
