@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import fsspec
@@ -17,12 +18,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve import dedup
 from clipsieve.core import storage
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
 from clipsieve.core.spread import Spread
 from clipsieve.dedup import VectorPartition, partitions
 from clipsieve.engines import compared, duplicates
-from clipsieve.engines.compared import Names
+from clipsieve.engines.compared import Compared, Names
+from clipsieve.engines.ledger_columns import LedgerColumns
 from clipsieve.engines.partition_files import PartitionFiles
 from clipsieve.errors import OutputError, RunFolderError
 from clipsieve.runfolder import RunFolder
@@ -263,6 +266,36 @@ def test_rows_of_a_partition_are_those_of_the_whole(tmp_path: Path) -> None:
     for name in ("vectors", "classes", "rank", "unit", "other"):
         assert np.array_equal(getattr(some, name), getattr(whole, name))
     assert some.rank.tolist() == [14, 11]
+
+
+@dataclass
+class LookedUp:
+    """Numbers that count how many of them are looked up, and cannot be copied as a whole."""
+
+    numbers: np.ndarray
+    times: int = 0
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        self.times += len(places)
+        return self.numbers[places]
+
+
+def test_for_a_shard_no_more_numbers_are_looked_up_than_it_has_images(tmp_path: Path) -> None:
+    numbers, names = LookedUp(np.arange(100, 106)), Names(tmp_path)
+    names.add(pa.array(list("abcdef")))
+    of: Any = {
+        "by": SimpleNamespace(by=SimpleNamespace(method="exact")),
+        "rows": [np.arange(2), np.arange(0), np.arange(4)],
+        "numbers": numbers,
+    }
+    images = Compared(shards=range(3), units=np.arange(6), keys=None, content=None, names=names, **of)
+    found = dedup.exact(["x", "y", "x", None, "z", "y"])
+
+    tables = list(LedgerColumns(compared=images, found=found, earlier=None).shards())
+
+    groups = [table["duplicate_group"].to_pylist() for table in tables]
+    assert groups == [[100, 101], [], [100, None, None, 101]]
+    assert numbers.times == 6
 
 
 def test_a_name_that_comes_too_late_is_not_lost_silently(tmp_path: Path) -> None:
