@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import fsspec
 import numpy as np
@@ -25,9 +25,10 @@ from clipsieve.core.spread import Spread
 from clipsieve.dedup import VectorPartition, partitions
 from clipsieve.engines import compared, duplicates
 from clipsieve.engines.compared import Compared, Names
-from clipsieve.engines.ledger_columns import LedgerColumns
+from clipsieve.engines.ledger_columns import ABOUT, LedgerColumns
 from clipsieve.engines.partition_files import PartitionFiles
 from clipsieve.errors import OutputError, RunFolderError
+from clipsieve.plan import BoundDedup
 from clipsieve.runfolder import RunFolder
 from tests.engines.conftest import Curate
 from tests.engines.test_duplicates import CAPTIONS, INTERLEAVED, LISTS, document, turned
@@ -211,26 +212,25 @@ def test_a_damaged_search_is_one_line(curate: Curate, tmp_path: Path) -> None:
         curate(captions(), CAPTIONS, **options)
 
 
-def in_one_group(found: Path) -> None:
-    pq.write_table(pq.read_table(found), found)
+def stamped(found: Path, with_: bytes) -> None:
+    table = pq.read_table(found)
+    assert table.schema.metadata[duplicates.FORMAT] == duplicates.stamp([5, 5, 5, 5, 3])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, duplicates.FORMAT: with_}), found)
+
+
+def of_other_shards(found: Path) -> None:
+    stamped(found, duplicates.stamp([5, 5, 5, 4, 4]))
 
 
 def of_another_version(found: Path) -> None:
-    table = pq.read_table(found)
-    with pq.ParquetWriter(found, table.schema.with_metadata({**table.schema.metadata, duplicates.FORMAT: b"0"})) as to:
-        for start in range(0, 24, 5):
-            to.write_table(table.slice(start, 5).replace_schema_metadata({**table.schema.metadata}))
+    stamped(found, duplicates.stamp([5, 5, 5, 5, 3]).replace(duplicates.VERSION, b"1", 1))
 
 
 def without_a_column(found: Path) -> None:
-    file = pq.ParquetFile(found)
-    every = [file.read_row_group(group).drop_columns("max_similarity") for group in range(file.num_row_groups)]
-    with pq.ParquetWriter(found, every[0].schema) as to:
-        for table in every:
-            to.write_table(table)
+    pq.write_table(pq.read_table(found).drop_columns("max_similarity"), found)
 
 
-@pytest.mark.parametrize("change", [in_one_group, of_another_version, without_a_column])
+@pytest.mark.parametrize("change", [of_other_shards, of_another_version, without_a_column])
 def test_a_search_of_another_version_or_other_shards_is_made_again(
     change: Callable[[Path], None], curate: Curate, tmp_path: Path
 ) -> None:
@@ -245,13 +245,58 @@ def test_a_search_of_another_version_or_other_shards_is_made_again(
     assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
-def test_what_is_found_for_a_shard_is_one_row_group_however_large(tmp_path: Path) -> None:
-    sizes = [2**20 + 1, 0, 3]
-    shards = [pa.table({"removed": pa.nulls(size, pa.bool_())}) for size in sizes]
-    duplicates.write_found(tmp_path / "found", shards[0].schema.with_metadata({"dedup": "{}"}), shards)
+def found_file(path: Path, sizes: list[int]) -> tuple[list[pa.Table], list[int]]:
+    """What is found for shards of these sizes, read again, and the rows of each row group of the file."""
+    every = pa.table({"reason": [f"row {row}" for row in range(sum(sizes))], "removed": [True] * sum(sizes)})
+    every = every.replace_schema_metadata({ABOUT: b"{}"})
+    starts = np.cumsum([0, *sizes]).tolist()
+    shards = (every.slice(start, size) for start, size in zip(starts, sizes, strict=False))
+    duplicates.write_found(path, every.schema, shards, sizes)
+    about = pq.read_metadata(path)
+    with open(path, "rb") as file:
+        read = duplicates.FoundFile(path, file, cast(BoundDedup, SimpleNamespace(by=None)), sizes)
+        tables = [read.shard(place).table for place in range(len(sizes))]
+    assert [table["reason"].to_pylist() for table in tables] == [
+        every["reason"].slice(start, size).to_pylist() for start, size in zip(starts, sizes, strict=False)
+    ]
+    return tables, [about.row_group(group).num_rows for group in range(about.num_row_groups)]
 
-    about = pq.read_metadata(tmp_path / "found")
-    assert [about.row_group(group).num_rows for group in range(about.num_row_groups)] == sizes
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([3, 0, 2, 1, 7, 0], [5, 8]),
+        ([1, 1, 0, 1, 1, 1, 0], [4, 1]),
+        ([0, 2**20 + 1, 3], [2**20 + 1, 3]),
+        ([0, 0], []),
+        ([], []),
+    ],
+)
+def test_row_groups_are_of_whole_shards_however_many_or_large(
+    sizes: list[int], groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "ROWS", 5)
+    monkeypatch.setattr(duplicates, "SHARDS", 4)
+    tables, of_file = found_file(tmp_path / "found", sizes)
+
+    assert of_file == groups
+    assert all(table.schema.metadata[ABOUT] == b"{}" for table in tables)
+
+
+def test_the_file_of_what_is_found_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
+    """Each shard of it took 300 bytes and more of the footer alone."""
+    tables, of_file = found_file(tmp_path / "found", [1] * 4000)
+
+    assert len(of_file) == 4
+    assert pq.read_metadata(tmp_path / "found").serialized_size < 4000
+    assert len(pickle.dumps(tables[-1])) < 4000
+
+
+def test_what_is_found_is_the_same_file_each_time(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        found_file(tmp_path / name, [3, 0, 2])
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
 def test_rows_of_a_partition_are_those_of_the_whole(tmp_path: Path) -> None:

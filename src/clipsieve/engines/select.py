@@ -100,8 +100,8 @@ class Selector:
             found = None
             if (by := self.plan.dedup) is not None:
                 known = [(shard.number, of) for shard, of in zip(shards, selected, strict=True)]
-                path = find(by, self.folder, known, ranked, self.earlier, self.workers, progress)
-                found = FoundFile(path, opened.enter_context(storage.opened(path)), by)
+                path, images = find(by, self.folder, known, ranked, self.earlier, self.workers, progress)
+                found = FoundFile(path, opened.enter_context(storage.opened(path)), by, images)
 
             def judged() -> Iterator[Judged]:
                 for place, (shard, of) in enumerate(zip(shards, selected, strict=True)):
