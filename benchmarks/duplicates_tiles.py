@@ -3,7 +3,7 @@
 ``python benchmarks/duplicates_tiles.py`` compares them exactly and approximately on ``--count`` vectors (100,000 of
 512 dimensions, as ``duplicates.py`` plants them), each in a process of its own, in turns; the workers are processes, as
 many as there are cores. ``--rows`` and ``--cells`` set the sizes of
-stretches and cells, so that few vectors make as many of them as many do.
+partitions and cells, so that few vectors make as many of them as many do.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import numpy.typing as npt
 from duplicates import THRESHOLD, memory, middle, planted, rounded, write
 
 from clipsieve import dedup
-from clipsieve.dedup import cells, stretches
-from clipsieve.engines.stretch_files import StretchFiles
+from clipsieve.dedup import cells, partitions
+from clipsieve.engines.partition_files import PartitionFiles
 from clipsieve.runfolder import RunFolder
 
 T = TypeVar("T")
@@ -96,8 +96,8 @@ def search(path: Path, how: str, method: Any, results: Path) -> dict[str, Any]:
             count = len(np.load(path, mmap_mode="r"))
             parts = [slice(at, at + 10_000) for at in range(0, count, 10_000)]
             digests = np.concatenate(list(spread(Digest(path), parts)))
-            shelf = StretchFiles(folder=RunFolder(path.parent / "run"))
-            found = dedup.distributed(Mapped(path), digests, THRESHOLD, method=method, spread=spread, shelf=shelf)
+            store = PartitionFiles(folder=RunFolder(path.parent / "run"))
+            found = dedup.distributed(Mapped(path), digests, THRESHOLD, method=method, spread=spread, store=store)
             told = {f"{name} s": seconds for name, seconds in spread.seconds.items()}
     seconds = time.perf_counter() - start
     np.savez(results, removed=found.removed, similarity=found.max_similarity, nearest=found.nearest)
@@ -131,19 +131,19 @@ def alone(path: Path, how: str, method: str, rows: int, cell: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--rows", type=int, default=stretches.FEWEST)
+    parser.add_argument("--rows", type=int, default=partitions.FEWEST)
     parser.add_argument("--cells", type=int, default=cells.FEWEST)
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--methods", nargs="+", default=["exact", "approximate"])
     parser.add_argument("--search", nargs=4, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    stretches.FEWEST = asked.rows
+    partitions.FEWEST = asked.rows
     cells.FEWEST = asked.cells
     if asked.search:
         path, how, method, results = asked.search
         print(json.dumps(search(Path(path), how, method, Path(results))))
         return
-    told: dict[str, Any] = {"vectors": asked.count, "rows of a stretch": asked.rows, "members of a cell": asked.cells}
+    told: dict[str, Any] = {"vectors": asked.count, "rows of a partition": asked.rows, "members of a cell": asked.cells}
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "vectors.npy"
         planted(path, asked.count, isotropic=False)

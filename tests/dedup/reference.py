@@ -27,7 +27,7 @@ class Expected:
     group: list[int]
     nearest: list[int]
     duplicate_of: list[int]
-    gap: list[int]
+    distance: list[int]
 
 
 @st.composite
@@ -43,7 +43,7 @@ def cases(draw: st.DrawFn) -> tuple[Case, np.random.Generator]:
     return Case(n=n, others=others, order=order, units=units.tolist(), links=links), random
 
 
-def integer_gaps(vectors: np.ndarray) -> np.ndarray:
+def integer_distances(vectors: np.ndarray) -> np.ndarray:
     """Steps of 1e-5 below a cosine of 1, in whole numbers throughout; -1 where a row has no direction."""
     rows = vectors.astype(np.float64)
     norms = np.sqrt(np.square(rows).sum(axis=1))
@@ -51,13 +51,13 @@ def integer_gaps(vectors: np.ndarray) -> np.ndarray:
     fixed = np.zeros(rows.shape, dtype=np.int64)
     fixed[fine] = np.rint(rows[fine] * (2.0**26 / norms[fine])[:, None]).astype(np.int64)
     cosines = np.rint((fixed @ fixed.T) * (1e5 / 2.0**52)).astype(np.int64).clip(-100_000, 100_000)
-    gaps: np.ndarray = 100_000 - cosines
-    gaps[~fine] = gaps[:, ~fine] = -1
-    return gaps
+    distances: np.ndarray = 100_000 - cosines
+    distances[~fine] = distances[:, ~fine] = -1
+    return distances
 
 
-def expected(case: Case, gaps: np.ndarray, same: np.ndarray, limit: int, far: bool = True) -> Expected:
-    """What is to come of images with ``gaps`` between them, of which some are the ``same``, both ``(all, all)``.
+def expected(case: Case, distances: np.ndarray, same: np.ndarray, limit: int, far: bool = True) -> Expected:
+    """What is to come of images with ``distances`` between them, of which some are the ``same``, both ``(all, all)``.
 
     The earlier data set stands behind the images. With ``far`` the nearest is looked for beyond ``limit``.
     """
@@ -66,22 +66,24 @@ def expected(case: Case, gaps: np.ndarray, same: np.ndarray, limit: int, far: bo
     unit = {image: case.units[image] if image < n else -1 - image for image in everyone}
 
     def comparable(i: int, j: int) -> bool:
-        return unit[i] != unit[j] and gaps[i][j] >= 0
+        return unit[i] != unit[j] and distances[i][j] >= 0
 
     def nearest(i: int, images: list[int]) -> int:
-        return min(images, key=lambda j: (gaps[i][j], not same[i][j], rank[j]), default=-1)
+        return min(images, key=lambda j: (distances[i][j], not same[i][j], rank[j]), default=-1)
 
     def linked_with(i: int) -> list[int]:
         # Of the earlier data set only the same images are known to belong together.
         return [
-            j for j in everyone if comparable(i, j) and gaps[i][j] <= limit and (i < n or j < n or same[i][j])
+            j for j in everyone if comparable(i, j) and distances[i][j] <= limit and (i < n or j < n or same[i][j])
         ]  # fmt: skip
 
     linked = {image: linked_with(image) for image in everyone}
     removed = _removed(case, linked, rank, unit)
     gone = {unit[image] for image in range(n) if removed[image]}
     parent = _components(linked)
-    found = [nearest(i, [j for j in everyone if comparable(i, j) and (far or gaps[i][j] <= limit)]) for i in range(n)]
+    found = [
+        nearest(i, [j for j in everyone if comparable(i, j) and (far or distances[i][j] <= limit)]) for i in range(n)
+    ]
     return Expected(
         removed=removed,
         group=[min(j for j in everyone if parent[j] == parent[i]) if linked[i] else -1 for i in range(n)],
@@ -89,7 +91,7 @@ def expected(case: Case, gaps: np.ndarray, same: np.ndarray, limit: int, far: bo
         duplicate_of=[
             nearest(i, [j for j in linked[i] if unit[j] not in gone]) if removed[i] else -1 for i in range(n)
         ],
-        gap=[int(gaps[i][j]) if j >= 0 else -1 for i, j in enumerate(found)],
+        distance=[int(distances[i][j]) if j >= 0 else -1 for i, j in enumerate(found)],
     )  # fmt: skip
 
 

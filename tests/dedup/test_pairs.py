@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipsieve.dedup import Duplicates, Pair, Pairs, pairs, semantic
-from clipsieve.dedup.vectors import gap_limit
-from tests.dedup.reference import integer_gaps
+from clipsieve.dedup.vectors import distance_limit
+from tests.dedup.reference import integer_distances
 
 THRESHOLDS = st.sampled_from([-1, 0, 0.5, 0.70711, 0.9, 0.99999, 1])
 
@@ -29,12 +29,12 @@ def vectors(draw: st.DrawFn) -> np.ndarray:
 
 
 def by_definition(rows: np.ndarray, threshold: float) -> list[Pair]:
-    gaps = integer_gaps(rows)
+    distances = integer_distances(rows)
     return [
-        Pair(i, j, (100_000 - int(gaps[i, j])) / 100_000)
+        Pair(i, j, (100_000 - int(distances[i, j])) / 100_000)
         for i in range(len(rows))
         for j in range(i + 1, len(rows))
-        if 0 <= gaps[i, j] <= gap_limit(threshold)
+        if 0 <= distances[i, j] <= distance_limit(threshold)
     ]
 
 

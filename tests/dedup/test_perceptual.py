@@ -23,8 +23,8 @@ def hashes(draw: st.DrawFn) -> tuple[Case, np.ndarray]:
 @given(hashes(), st.integers(0, 9))
 def test_equals_the_pair_by_pair_reference(case: tuple[Case, np.ndarray], threshold: int) -> None:
     asked, rows = case
-    gaps = np.array([[(int(a) ^ int(b)).bit_count() for b in rows] for a in rows]).reshape(len(rows), len(rows))
-    wanted = expected(asked, gaps, gaps == 0, threshold, far=False)
+    distances = np.array([[(int(a) ^ int(b)).bit_count() for b in rows] for a in rows]).reshape(len(rows), len(rows))
+    wanted = expected(asked, distances, distances == 0, threshold, far=False)
 
     found = perceptual(
         rows[: asked.n], threshold, order=asked.order, units=asked.units, links=asked.links, against=rows[asked.n :]
@@ -35,7 +35,7 @@ def test_equals_the_pair_by_pair_reference(case: tuple[Case, np.ndarray], thresh
     assert found.nearest.tolist() == wanted.nearest
     assert found.duplicate_of.tolist() == wanted.duplicate_of
     assert found.distance is not None
-    assert found.distance.tolist() == wanted.gap
+    assert found.distance.tolist() == wanted.distance
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3, 4, 8, 10])

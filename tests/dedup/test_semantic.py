@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from clipsieve.core import threads
 from clipsieve.dedup import Duplicates, clusters, methods, search, semantic, sketch
-from clipsieve.dedup.vectors import gap_limit
-from tests.dedup.reference import Case, cases, expected, integer_gaps
+from clipsieve.dedup.vectors import distance_limit
+from tests.dedup.reference import Case, cases, expected, integer_distances
 
 
 @st.composite
@@ -29,7 +29,7 @@ def vectors(draw: st.DrawFn) -> tuple[Case, np.ndarray, np.ndarray]:
 
 def check(case: Case, ours: np.ndarray, others: np.ndarray, threshold: float) -> None:
     rows = np.concatenate([ours, others])
-    wanted = expected(case, integer_gaps(rows), (rows[:, None] == rows).all(axis=2), gap_limit(threshold))
+    wanted = expected(case, integer_distances(rows), (rows[:, None] == rows).all(axis=2), distance_limit(threshold))
 
     found = semantic(
         ours, threshold, order=case.order, units=case.units, links=case.links,
@@ -40,8 +40,9 @@ def check(case: Case, ours: np.ndarray, others: np.ndarray, threshold: float) ->
     assert found.group.tolist() == wanted.group
     assert found.nearest.tolist() == wanted.nearest
     assert found.duplicate_of.tolist() == wanted.duplicate_of
-    gaps = np.array(wanted.gap, dtype=np.int64)
-    np.testing.assert_array_equal(found.max_similarity, np.where(gaps < 0, np.nan, (100_000 - gaps) / 100_000))
+    distances = np.array(wanted.distance, dtype=np.int64)
+    similarity = np.where(distances < 0, np.nan, (100_000 - distances) / 100_000)
+    np.testing.assert_array_equal(found.max_similarity, similarity)
 
 
 THRESHOLDS = st.sampled_from([-1, 0, 0.5, 0.70711, 0.8, 0.9, 0.99999, 1])

@@ -5,11 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 
 import fsspec
 import numpy as np
@@ -17,15 +21,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from clipsieve import dedup
 from clipsieve.core import storage
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
+from clipsieve.core.ranges import RemoteFile
 from clipsieve.core.spread import Spread
-from clipsieve.dedup import Stretch, stretches
-from clipsieve.engines import compared, duplicates
-from clipsieve.engines.compared import Names
-from clipsieve.engines.stretch_files import StretchFiles
+from clipsieve.dedup import PartitionStore, VectorPartition, cells, partitions
+from clipsieve.engines import compared, duplicates, partition_files, select, staging
+from clipsieve.engines.compared import Compared, Names
+from clipsieve.engines.ledger_columns import ABOUT, LedgerColumns
+from clipsieve.engines.partition_files import ImageVectors, PartitionFiles
 from clipsieve.errors import OutputError, RunFolderError
+from clipsieve.plan import BoundDedup
 from clipsieve.runfolder import RunFolder
+from tests.dedup.test_semantic import clustered, same
+from tests.dedup.test_tiles import Watched
 from tests.engines.conftest import Curate
 from tests.engines.test_duplicates import CAPTIONS, INTERLEAVED, LISTS, document, turned
 from tests.fakes import image_bytes
@@ -142,11 +152,11 @@ def dies_at(name: str) -> Spread:
     return spread
 
 
-@pytest.mark.parametrize("name", ["ReadCompared", "StoreStretch", "CompareTile", "Fetch", "Commit"])
+@pytest.mark.parametrize("name", ["ReadCompared", "StorePartition", "CompareTile", "Fetch", "Commit"])
 def test_a_second_pass_that_died_elsewhere_is_finished_here(
     name: str, curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stretches, "FEWEST", 8)
+    monkeypatch.setattr(partitions, "FEWEST", 8)
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
     curate(captions(), CAPTIONS, "blur in bottom 90%", out=tmp_path / "whole", **options)
     with pytest.raises(LostError):
@@ -160,11 +170,12 @@ def test_a_second_pass_that_died_elsewhere_is_finished_here(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        return (work(pickle.loads(pickle.dumps(item))) for item in items)
+def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    return (work(pickle.loads(pickle.dumps(item))) for item in items)
 
-    monkeypatch.setattr(stretches, "FEWEST", 8)
+
+def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partitions, "FEWEST", 8)
     remote = RunFolder(storage.place(f"memory://{tmp_path.name}/run"))
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
     curate(captions(), CAPTIONS, "clip_score in top 90%", out=tmp_path / "run", **options)
@@ -180,15 +191,60 @@ def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, mon
 def test_a_shard_that_a_lost_attempt_has_committed_is_left_as_it_is(curate: Curate, tmp_path: Path) -> None:
     def doing_all_twice(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         for item in items:
-            first, second = work(item), work(item)
-            assert type(work).__name__ != "Commit" or first == second
-            yield second
+            work(item)
+            yield work(item)
 
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
     curate(captions(), CAPTIONS, out=tmp_path / "once", **options)
     curate(captions(), CAPTIONS, out=tmp_path / "twice", spread=doing_all_twice, **options)
 
     assert files(tmp_path / "twice") == files(tmp_path / "once")
+
+
+@pytest.mark.parametrize(("module", "name"), [(storage, "read"), (staging, "read_table")])
+def test_a_retry_whose_shard_is_committed_while_it_reads_takes_that_for_done(
+    module: Any, name: str, curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that was taken for dead commits, and removes what is staged, when its retry has begun to read it."""
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    curate(captions(), CAPTIONS, out=tmp_path / "whole", **options)
+    whole, overtaken = getattr(module, name), []
+
+    def overtaking(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        for item in items:
+            if isinstance(work, select.Commit):
+                monkeypatch.setattr(module, name, partial(late, partial(work, item)))
+            yield work(item)
+            monkeypatch.setattr(module, name, whole)
+
+    def late(other_attempt: Callable[[], Any], path: Path) -> Any:
+        monkeypatch.setattr(module, name, whole)
+        other_attempt()
+        assert not path.exists()
+        overtaken.append(path)
+        return whole(path)
+
+    curate(captions(), CAPTIONS, out=tmp_path / "run", spread=overtaking, **options)
+
+    assert len(overtaken) == 5
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
+
+
+def test_what_is_staged_and_cannot_be_read_is_no_shard_that_is_done(curate: Curate, tmp_path: Path) -> None:
+    def spread(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        for item in items:
+            if isinstance(work, select.Commit):
+                (tmp_path / "run" / "staged" / "00000" / "rows.parquet").unlink()
+            yield work(item)
+
+    options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
+    with pytest.raises(RunFolderError, match=r"staged/00000 is gone: .*; remove what is left of it and run the same"):
+        curate(captions(), CAPTIONS, out=tmp_path / "run", spread=spread, **options)
+    shutil.rmtree(tmp_path / "run" / "staged" / "00000")
+    curate(captions(), CAPTIONS, out=tmp_path / "run", **options)
+    curate(captions(), CAPTIONS, out=tmp_path / "whole", **options)
+
+    assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
 def test_what_a_commit_raises_elsewhere_is_raised_here(curate: Curate, elsewhere: Elsewhere, tmp_path: Path) -> None:
@@ -208,26 +264,25 @@ def test_a_damaged_search_is_one_line(curate: Curate, tmp_path: Path) -> None:
         curate(captions(), CAPTIONS, **options)
 
 
-def in_one_group(found: Path) -> None:
-    pq.write_table(pq.read_table(found), found)
+def stamped(found: Path, with_: bytes) -> None:
+    table = pq.read_table(found)
+    assert table.schema.metadata[duplicates.FORMAT] == duplicates.stamp([5, 5, 5, 5, 3])
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, duplicates.FORMAT: with_}), found)
+
+
+def of_other_shards(found: Path) -> None:
+    stamped(found, duplicates.stamp([5, 5, 5, 4, 4]))
 
 
 def of_another_version(found: Path) -> None:
-    table = pq.read_table(found)
-    with pq.ParquetWriter(found, table.schema.with_metadata({**table.schema.metadata, duplicates.FORMAT: b"0"})) as to:
-        for start in range(0, 24, 5):
-            to.write_table(table.slice(start, 5).replace_schema_metadata({**table.schema.metadata}))
+    stamped(found, duplicates.stamp([5, 5, 5, 5, 3]).replace(duplicates.VERSION, b"1", 1))
 
 
 def without_a_column(found: Path) -> None:
-    file = pq.ParquetFile(found)
-    every = [file.read_row_group(group).drop_columns("max_similarity") for group in range(file.num_row_groups)]
-    with pq.ParquetWriter(found, every[0].schema) as to:
-        for table in every:
-            to.write_table(table)
+    pq.write_table(pq.read_table(found).drop_columns("max_similarity"), found)
 
 
-@pytest.mark.parametrize("change", [in_one_group, of_another_version, without_a_column])
+@pytest.mark.parametrize("change", [of_other_shards, of_another_version, without_a_column])
 def test_a_search_of_another_version_or_other_shards_is_made_again(
     change: Callable[[Path], None], curate: Curate, tmp_path: Path
 ) -> None:
@@ -242,26 +297,159 @@ def test_a_search_of_another_version_or_other_shards_is_made_again(
     assert files(tmp_path / "run") == files(tmp_path / "whole")
 
 
-def test_what_is_found_for_a_shard_is_one_row_group_however_large(tmp_path: Path) -> None:
-    sizes = [2**20 + 1, 0, 3]
-    shards = [pa.table({"removed": pa.nulls(size, pa.bool_())}) for size in sizes]
-    duplicates.write_found(tmp_path / "found", shards[0].schema.with_metadata({"dedup": "{}"}), shards)
+def found_file(path: Path, sizes: list[int]) -> tuple[list[pa.Table], list[int]]:
+    """What is found for shards of these sizes, read again, and the rows of each row group of the file."""
+    every = pa.table({"reason": [f"row {row}" for row in range(sum(sizes))], "removed": [True] * sum(sizes)})
+    every = every.replace_schema_metadata({ABOUT: b"{}"})
+    starts = np.cumsum([0, *sizes]).tolist()
+    shards = (every.slice(start, size) for start, size in zip(starts, sizes, strict=False))
+    duplicates.write_found(path, every.schema, shards, sizes)
+    about = pq.read_metadata(path)
+    with open(path, "rb") as file:
+        read = duplicates.FoundFile(path, file, cast(BoundDedup, SimpleNamespace(by=None)), sizes)
+        tables = [read.shard(place).table for place in range(len(sizes))]
+    assert [table["reason"].to_pylist() for table in tables] == [
+        every["reason"].slice(start, size).to_pylist() for start, size in zip(starts, sizes, strict=False)
+    ]
+    return tables, [about.row_group(group).num_rows for group in range(about.num_row_groups)]
 
-    about = pq.read_metadata(tmp_path / "found")
-    assert [about.row_group(group).num_rows for group in range(about.num_row_groups)] == sizes
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([3, 0, 2, 1, 7, 0], [5, 8]),
+        ([1, 1, 0, 1, 1, 1, 0], [4, 1]),
+        ([0, 2**20 + 1, 3], [2**20 + 1, 3]),
+        ([0, 0], []),
+        ([], []),
+    ],
+)
+def test_row_groups_are_of_whole_shards_however_many_or_large(
+    sizes: list[int], groups: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duplicates, "ROWS", 5)
+    monkeypatch.setattr(duplicates, "SHARDS", 4)
+    tables, of_file = found_file(tmp_path / "found", sizes)
+
+    assert of_file == groups
+    assert all(table.schema.metadata[ABOUT] == b"{}" for table in tables)
 
 
-def test_rows_of_a_stretch_are_those_of_the_whole(tmp_path: Path) -> None:
-    shelf = StretchFiles(folder=RunFolder(tmp_path))
+def test_the_file_of_what_is_found_does_not_grow_with_the_number_of_shards(tmp_path: Path) -> None:
+    """Each shard of it took 300 bytes and more of the footer alone."""
+    tables, of_file = found_file(tmp_path / "found", [1] * 4000)
+
+    assert len(of_file) == 4
+    assert pq.read_metadata(tmp_path / "found").serialized_size < 4000
+    assert len(pickle.dumps(tables[-1])) < 4000
+
+
+def test_what_is_found_is_the_same_file_each_time(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        found_file(tmp_path / name, [3, 0, 2])
+
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_the_shards_are_counted_once_however_many_partitions_are_read_from_them(tmp_path: Path) -> None:
+    rows = Watched([np.array([3, 4], dtype=np.int32), np.zeros(0, dtype=np.int32), np.array([0, 5], dtype=np.int32)])
+    vectors = ImageVectors(folder=RunFolder(tmp_path), shards=[7, 8, 9], rows=rows)
+
+    located = [vectors.locate(np.array(images)) for images in ([0, 1], [1, 3], [2], [0, 1, 2, 3])]
+
+    assert [[(shard, some.tolist()) for shard, some in one.rows] for one in located] == [
+        [(7, [3, 4])],
+        [(7, [4]), (9, [5])],
+        [(9, [0])],
+        [(7, [3, 4]), (9, [0, 5])],
+    ]
+    assert rows.looked_at == 3 + 6  # all of them once, and those that have some of the images
+
+
+def approximate(store: PartitionStore, **options: Any) -> dedup.Duplicates:
+    rows = clustered(3000)
+    of = {"method": "approximate", "units": np.arange(3000) // 2, "against": clustered(3600)[3000:]}
+    return dedup.distributed(
+        dedup.InMemory(vectors=rows), dedup.digests(rows), 0.95, spread=with_copies, store=store, **of, **options
+    )
+
+
+def test_in_a_store_a_cell_is_read_by_ranges_and_no_partition_more_often_than_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "FEWEST", 700)
+    monkeypatch.setattr(cells, "FEWEST", 50)
+    monkeypatch.setattr(cells, "NEAREST", 3)
+    monkeypatch.setattr(partition_files, "_AT_ONCE", 100)
+    here = PartitionFiles(folder=RunFolder(tmp_path / "run"))
+    there = PartitionFiles(folder=RunFolder(storage.place(f"memory://{tmp_path.name}/run")))
+    whole: Counter[str] = Counter()
+    of_ranges: list[int] = []
+    load, fetch = storage.load_array, RemoteFile.fetch
+
+    def counted_load(path: Path) -> Any:
+        whole[path.name] += 1
+        return load(path)
+
+    def counted_fetch(file: RemoteFile, start: int, stop: int) -> bytes:
+        of_ranges.append(stop - start)
+        return fetch(file, start, stop)
+
+    wanted = approximate(here)
+    monkeypatch.setattr(storage, "load_array", counted_load)
+    monkeypatch.setattr(RemoteFile, "fetch", counted_fetch)
+    found = approximate(there)
+
+    same(found, wanted)
+    assert (found.recall, found.method) == (wanted.recall, wanted.method)
+    assert len(whole) == 2 * 6  # vectors and numbers of five partitions and one of the earlier data set
+    assert max(whole.values()) <= 5  # centres, assignment, recall twice, those that are linked
+    assert sum(of_ranges) == 3 * 3600 * (4 * 64 + 32)
+    assert len(of_ranges) <= 72 * 6
+
+
+def test_rows_of_a_partition_are_those_of_the_whole(tmp_path: Path) -> None:
+    store = PartitionFiles(folder=RunFolder(tmp_path))
     numbers = np.arange(6)
     vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
-    shelf.put(3, Stretch(vectors=vectors, classes=numbers, rank=numbers + 10, unit=numbers + 20, other=numbers - 1))
+    of = {"classes": numbers, "rank": numbers + 10, "unit": numbers + 20, "other": numbers - 1}
+    store.put(3, VectorPartition(vectors=vectors, **of))
 
-    some, whole = shelf.get(3, np.array([4, 1])), shelf.get(3).take(np.array([4, 1]))
+    some, whole = store.get(3, np.array([4, 1])), store.get(3).take(np.array([4, 1]))
 
     for name in ("vectors", "classes", "rank", "unit", "other"):
         assert np.array_equal(getattr(some, name), getattr(whole, name))
     assert some.rank.tolist() == [14, 11]
+
+
+@dataclass
+class LookedUp:
+    """Numbers that count how many of them are looked up, and cannot be copied as a whole."""
+
+    numbers: np.ndarray
+    times: int = 0
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        self.times += len(places)
+        return self.numbers[places]
+
+
+def test_for_a_shard_no_more_numbers_are_looked_up_than_it_has_images(tmp_path: Path) -> None:
+    numbers, names = LookedUp(np.arange(100, 106)), Names(tmp_path)
+    names.add(pa.array(list("abcdef")))
+    of: Any = {
+        "by": SimpleNamespace(by=SimpleNamespace(method="exact")),
+        "rows": [np.arange(2), np.arange(0), np.arange(4)],
+        "numbers": numbers,
+    }
+    images = Compared(shards=range(3), units=np.arange(6), keys=None, content=None, names=names, **of)
+    found = dedup.exact(["x", "y", "x", None, "z", "y"])
+
+    tables = list(LedgerColumns(compared=images, found=found, earlier=None).shards())
+
+    groups = [table["duplicate_group"].to_pylist() for table in tables]
+    assert groups == [[100, 101], [], [100, None, None, 101]]
+    assert numbers.times == 6
 
 
 def test_a_name_that_comes_too_late_is_not_lost_silently(tmp_path: Path) -> None:

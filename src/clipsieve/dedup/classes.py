@@ -16,15 +16,15 @@ class Classes:
     """Classes of identical images, numbered so that those with an image of the input come first.
 
     ``of`` ``(images,)`` is an image's class, -1 where it is passed over. ``first`` ``(classes,)`` is the image that
-    comes first in a class, ``second`` the first one of another unit, -1 where all are of one unit. ``colour`` tells
-    classes of one unit from each other: two of equal colour are never compared. ``wanted`` is the number of classes
-    with an image of the input.
+    comes first in a class, ``second`` the first one of another unit, -1 where all are of one unit. Two classes of one
+    ``exclusion_group`` are never compared: all their images are of one unit. ``wanted`` is the number of classes with
+    an image of the input.
     """
 
     of: Numbers
     first: Numbers
     second: Numbers
-    colour: Numbers
+    exclusion_group: Numbers
     wanted: int
 
     @classmethod
@@ -50,8 +50,14 @@ class Classes:
         of = np.full(len(keys), -1, dtype=np.int64)
         of[members] = np.repeat(number, sizes)
         first, second = first[order], second[order]
-        colour = np.where(second < 0, unit[first], -1 - np.arange(len(first)))
-        return cls(of=of, first=first, second=second, colour=colour, wanted=int(np.count_nonzero(ours)))
+        return cls(
+            of=of,
+            first=first,
+            second=second,
+            # Whose images are of several units is excluded from nothing: it is a group of its own.
+            exclusion_group=np.where(second < 0, unit[first], -1 - np.arange(len(first))),
+            wanted=int(np.count_nonzero(ours)),
+        )
 
     def __len__(self) -> int:
         return len(self.first)

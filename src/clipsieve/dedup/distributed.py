@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,24 +21,24 @@ from clipsieve.core.threads import single_blas
 from clipsieve.dedup import cells, methods
 from clipsieve.dedup.classes import Classes
 from clipsieve.dedup.neighbours import Neighbours
-from clipsieve.dedup.preference import Preference
-from clipsieve.dedup.removal import check_links, decide, linked_classes
-from clipsieve.dedup.result import Duplicates, Links, Numbers, Progress
-from clipsieve.dedup.semantic import Method, check_dimensions, check_threshold, duplicates, is_quick
-from clipsieve.dedup.stretches import (
+from clipsieve.dedup.partitions import (
     Digests,
     Fetch,
     InMemory,
-    Layout,
-    Shelf,
-    StoreStretch,
-    StretchOrder,
+    Partitioning,
+    PartitionStore,
+    StorePartition,
+    UnreadPartition,
     Vectors,
     digests,
     labels,
 )
-from clipsieve.dedup.tiles import CompareTile, CountLinks, Gaps, Tile, TileResult, known
-from clipsieve.dedup.vectors import UnitVectors, gap_limit
+from clipsieve.dedup.preference import Preference
+from clipsieve.dedup.removal import check_links, decide, linked_classes
+from clipsieve.dedup.result import Duplicates, Links, Numbers, Progress
+from clipsieve.dedup.semantic import Method, check_dimensions, check_threshold, duplicates, is_approximate
+from clipsieve.dedup.tiles import CompareTile, CountLinks, Distances, Tile, TileResult, known
+from clipsieve.dedup.vectors import UnitVectors, distance_limit
 
 
 def distributed(
@@ -46,7 +47,7 @@ def distributed(
     threshold: float = 0.90,
     *,
     spread: Spread,
-    shelf: Shelf,
+    store: PartitionStore,
     order: npt.ArrayLike | None = None,
     units: npt.ArrayLike | None = None,
     links: Links = "any",
@@ -57,7 +58,7 @@ def distributed(
 ) -> Duplicates:
     """What ``semantic`` finds, by workers of ``spread``, in ``vectors`` of which ``digests`` gave ``of_vectors``.
 
-    Workers leave stretches of vectors on ``shelf``. The other arguments are those of ``semantic``; ``scratch`` is the
+    Workers leave partitions of vectors in ``store``. The other arguments are those of ``semantic``; ``scratch`` is the
     folder of the unnamed file, None for the system's.
     """
     check_threshold(threshold, method)
@@ -66,23 +67,25 @@ def distributed(
     preference = Preference.of(n, others, order, units)
     both = of_vectors if against is None else np.concatenate([of_vectors, digests(against)])
     classes = Classes.build(labels(both), preference)
-    found = Neighbours(classes, preference, gap_limit(threshold))
-    quick = is_quick(classes, method)
-    work = _Work(
-        spread=spread, shelf=shelf, layout=Layout.of(classes, n), found=found, progress=progress, scratch=scratch
-    )
-    store, of = StoreStretch(shelf=shelf), (work.layout, classes, preference)
-    for dim in spread(store, StretchOrder.each(*of, vectors)):
+    found = Neighbours(classes, preference, distance_limit(threshold))
+    approximate = is_approximate(classes, method)
+    put, of = StorePartition(store=store), (Partitioning.of(classes, n), classes, preference)
+    dim = 0 if against is None else against.shape[1]
+    for dim in spread(put, UnreadPartition.each(*of, vectors)):
         if against is not None and others:
             check_dimensions(dim, against.shape[1])
-    for each in StretchOrder.earlier(*of, InMemory(vectors=np.zeros((0, 0)) if against is None else against)):
-        store(each)  # here, where they are
-    work.compare_cells() if quick else work.compare_tiles()
-    recall = work.recall() if quick else 1.0
+    for each in UnreadPartition.earlier(*of, InMemory(vectors=np.zeros((0, 0)) if against is None else against)):
+        put(each)  # here, where they are
+    work = _Work(
+        spread=spread, store=store, partitioning=of[0], dim=dim, found=found, progress=progress, scratch=scratch
+    )
+    work.compare_cells() if approximate else work.compare_tiles()
+    recall = work.recall() if approximate else 1.0
     chosen = np.flatnonzero(linked_classes(found))
     with single_blas(), work.fetched(chosen) as linked:
-        removal = decide(found, lambda a, b: linked.gaps(np.searchsorted(chosen, a), np.searchsorted(chosen, b)), links)
-    return duplicates(found, removal, recall, quick=quick)
+        place = partial(np.searchsorted, chosen)
+        removal = decide(found, lambda a, b: linked.distances(place(a), place(b)), links)
+    return duplicates(found, removal, recall, approximate=approximate)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,23 +93,24 @@ class _Work:
     """What is done by workers, and how ``found`` takes it."""
 
     spread: Spread
-    shelf: Shelf
-    layout: Layout
+    store: PartitionStore
+    partitioning: Partitioning
+    dim: int
     found: Neighbours
     progress: Progress | None
     scratch: Path | None
 
     def compare_tiles(self) -> None:
         """Every two classes, a tile at a time: each with those around it first, which tells what is not near it."""
-        ours, every = self.layout.ours, len(self.layout)
+        ours, every = self.partitioning.ours, len(self.partitioning)
         pairs = [(i, i + away) for away in range(every) for i in range(min(ours, every - away))]
 
         def tiles() -> Iterator[Tile]:
             for i, j in pairs:
                 some = (i,) if i == j else (i, j)
-                yield Tile(stretches=some, known=self._known(*(self.layout.classes(one) for one in some)))
+                yield Tile(partitions=some, known=self._known(*(self.partitioning.classes(one) for one in some)))
 
-        work = CompareTile(shelf=self.shelf, limit=self.found.limit, wanted=self.found.classes.wanted)
+        work = CompareTile(store=self.store, limit=self.found.limit, wanted=self.found.classes.wanted)
         self._take(self.spread(work, tiles()), len(pairs))
 
     def compare_cells(self) -> None:
@@ -119,31 +123,31 @@ class _Work:
         chosen = np.sort(random.choice(count, cells.sampled(count), replace=False))
         with self.fetched(chosen) as sample:
             centres = cells.centres(sample.raw(np.arange(sample.length)), count)
-        numbers = range(len(self.layout))
-        assigned = list(self.spread(cells.Assign(shelf=self.shelf, centres=centres), numbers))
-        sizes = [len(self.layout.classes(number)) for number in numbers]
-        occupied = cells.occupied(assigned, sizes)
+        assign = cells.Assign(store=self.store, centres=centres)
+        every = cells.Cells.gather(self.spread(assign, range(len(self.partitioning))))
+        occupied = every.occupied()
 
         def each() -> Iterator[cells.Cell]:
-            for rows, members in cells.cells(assigned, sizes, occupied):
-                known = self._known(*(self.layout.classes(number)[some] for number, some in rows))
-                yield cells.Cell(rows=rows, members=members, known=known)
+            for ranges, members in every.each(occupied):
+                yield cells.Cell(ranges=ranges, members=members, known=self._known(self.partitioning.within(ranges)))
 
-        work = cells.CompareCell(shelf=self.shelf, limit=self.found.limit, wanted=self.found.classes.wanted)
+        work = cells.CompareCell(
+            store=self.store, dim=self.dim, limit=self.found.limit, wanted=self.found.classes.wanted
+        )
         self._take(self.spread(work, each()), len(occupied))
 
-    def _known(self, *classes: Numbers) -> Gaps:
+    def _known(self, *classes: Numbers) -> Distances:
         return known(self.found.key[np.concatenate(classes)], len(self.found.preference.rank))
 
     def _take(self, results: Iterator[TileResult], total: int) -> None:
         for done, result in enumerate(results, start=1):
-            self.found.take(result.classes, result.gaps, result.ranks)
+            self.found.take(result.classes, result.distances, result.ranks)
             self.found.components.connect(*result.links)
             if self.progress:
                 self.progress(done, total)
 
     def recall(self) -> float | None:
-        """As ``methods.recall``, a stretch at a time."""
+        """As ``methods.recall``, a partition at a time."""
         classes, root = self.found.classes, self.found.components.roots()
         if not classes.wanted:
             return None
@@ -151,19 +155,23 @@ class _Work:
         with self.fetched(sample) as vectors:
             unit = vectors.unit(np.arange(len(sample)))
         work = CountLinks(
-            shelf=self.shelf, unit=unit, colour=classes.colour[sample], root=root[sample], limit=self.found.limit
+            store=self.store,
+            unit=unit,
+            exclusion_group=classes.exclusion_group[sample],
+            root=root[sample],
+            limit=self.found.limit,
         )
-        stretches = ((number, root[self.layout.classes(number)]) for number in range(len(self.layout)))
-        return methods.recall_of(self.spread(work, stretches))
+        partitions = ((number, root[self.partitioning.classes(number)]) for number in range(len(self.partitioning)))
+        return methods.recall_of(self.spread(work, partitions))
 
     @contextmanager
     def fetched(self, classes: Numbers) -> Iterator[UnitVectors]:
         """The vectors of some ``classes``, in that order, in a file that goes when the block ends."""
-        places = list(self.layout.place(classes))
-        items = ((stretch, rows) for stretch, rows, _ in places)
+        places = list(self.partitioning.place(classes))
+        items = ((partition, rows) for partition, rows, _ in places)
         every: npt.NDArray[np.float32] = np.zeros((0, 1), dtype=np.float32)
         with tempfile.TemporaryFile(dir=self.scratch) as file:
-            for (_, _, chosen), some in zip(places, self.spread(Fetch(shelf=self.shelf), items), strict=True):
+            for (_, _, chosen), some in zip(places, self.spread(Fetch(store=self.store), items), strict=True):
                 if not len(every):
                     every = np.memmap(file, np.float32, "w+", shape=(len(classes), some.shape[1]))
                 every[chosen] = some

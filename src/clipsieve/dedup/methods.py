@@ -86,7 +86,7 @@ def recall(vectors: UnitVectors, found: Neighbours) -> float | None:
     def count(start: int) -> None:
         others = np.arange(start, min(start + BLOCK, len(classes)))
         cosines: Floats = unit @ vectors.unit(classes.first[others]).T
-        strangers = classes.colour[sample][:, None] != classes.colour[others]
+        strangers = classes.exclusion_group[sample][:, None] != classes.exclusion_group[others]
         together = root[sample][:, None] == root[others]
         counts.append(links_met(cosines, found.limit, strangers, together))
 

@@ -15,13 +15,13 @@ from clipsieve.core.spread import for_each
 from clipsieve.core.threads import single_blas
 from clipsieve.dedup.result import Duplicates, Numbers
 from clipsieve.dedup.semantic import semantic
-from clipsieve.dedup.vectors import DECIMALS, ROWS, Doubles, UnitVectors, gap_limit
+from clipsieve.dedup.vectors import DECIMALS, ROWS, Doubles, UnitVectors, distance_limit
 
 BLOCK = 256
 """Images whose pairs are found at once."""
 
 CELLS = 2**22
-"""Gaps that are held at once, 16 MB: fewer images make a block where there is more to compare them with."""
+"""Distances that are held at once, 16 MB: fewer images make a block where there is more to compare them with."""
 
 
 class Pair(NamedTuple):
@@ -39,8 +39,8 @@ class Pairs(Sequence[Pair]):
     found of the same vectors and threshold, without ``units`` or ``against``; when it is not given, a search is made.
     With ``links="any"`` and no ``order`` what it removes is every image that is a ``second`` here, and no other.
 
-    Their number is exact and any is found by its place, yet what is kept is one number an image and the gaps of one
-    block of images. Not for use by several threads at once. Raises ``ValueError`` as ``semantic`` does.
+    Their number is exact and any is found by its place, yet what is kept is one number an image and the distances of
+    one block of images. Not for use by several threads at once. Raises ``ValueError`` as ``semantic`` does.
     """
 
     def __init__(self, vectors: npt.ArrayLike, threshold: float = 0.90, *, found: Duplicates | None = None) -> None:
@@ -48,7 +48,7 @@ class Pairs(Sequence[Pair]):
         self._vectors = UnitVectors(np.asarray(vectors))
         if len(found.group) != self._vectors.length:
             raise ValueError(f"found is of {len(found.group)} images, vectors is of {self._vectors.length}")
-        self._limit = gap_limit(threshold)
+        self._limit = distance_limit(threshold)
         self._images = np.flatnonzero(found.group >= 0)  # those with a link; no other is in a pair
         self._group = found.group[self._images]
         # Identical images are compared once: of each class one image stands for all.
@@ -108,8 +108,8 @@ class Pairs(Sequence[Pair]):
         start = row - row % self._step
         if self._last is None or self._last[0] != start:
             self._last = start, self._block(start)
-        others, gaps = self._last[1].after(row - start)
-        return others, (DECIMALS - gaps) / DECIMALS
+        others, distances = self._last[1].after(row - start)
+        return others, (DECIMALS - distances) / DECIMALS
 
     def _block(self, start: int) -> _Block:
         """Some linked images from ``start`` on beside all that are linked with any of their groups."""
@@ -117,28 +117,29 @@ class Pairs(Sequence[Pair]):
         pool = np.isin(self._group, self._group[part])
         rows, of = np.unique(self._class[part], return_inverse=True)
         columns, other = np.unique(self._class[pool], return_inverse=True)
-        gaps = np.empty((len(rows), len(columns)), dtype=np.int32)
+        distances = np.empty((len(rows), len(columns)), dtype=np.int32)
         for left in range(0, len(columns), ROWS):
             some = slice(left, left + ROWS)
-            gaps[:, some] = self._vectors.gaps(self._example[rows], self._example[columns[some]])
+            distances[:, some] = self._vectors.distances(self._example[rows], self._example[columns[some]])
         # An approximate search may have left two groups apart that a link connects, and removal went by that.
         strangers = self._class_group[rows][:, None] != self._class_group[columns]
-        linked = (gaps <= self._limit) & ~strangers
-        return _Block(images=self._images[part], of=of, pool=self._images[pool], other=other, gaps=gaps, linked=linked)
+        linked = (distances <= self._limit) & ~strangers
+        images, pooled = self._images[part], self._images[pool]
+        return _Block(images=images, of=of, pool=pooled, other=other, distances=distances, linked=linked)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Block:
     """``images`` of the classes ``of``, and the ``pool`` of images, of the classes ``other``, to compare them with.
 
-    ``gaps`` and ``linked`` are ``(classes, other classes)``.
+    ``distances`` and ``linked`` are ``(classes, other classes)``.
     """
 
     images: Numbers
     of: Numbers
     pool: Numbers
     other: Numbers
-    gaps: npt.NDArray[np.int32]
+    distances: npt.NDArray[np.int32]
     linked: npt.NDArray[np.bool_]
 
     def counts(self) -> Numbers:
@@ -152,11 +153,11 @@ class _Block:
         return counts
 
     def after(self, place: int) -> tuple[Numbers, npt.NDArray[np.int32]]:
-        """The later images that one is linked with, and the gaps."""
+        """The later images that one is linked with, and the distances."""
         later = int(np.searchsorted(self.pool, self.images[place], side="right"))
         number, other = self.of[place], self.other[later:]
         linked = self.linked[number][other]
-        return self.pool[later:][linked], self.gaps[number][other[linked]]
+        return self.pool[later:][linked], self.distances[number][other[linked]]
 
 
 @dataclass(frozen=True, repr=False)

@@ -10,7 +10,7 @@ import numpy as np
 
 from clipsieve.core.layout import Mask
 from clipsieve.dedup.components import Components
-from clipsieve.dedup.neighbours import NONE, Gaps, Neighbours
+from clipsieve.dedup.neighbours import NONE, DistanceFunction, Neighbours
 from clipsieve.dedup.result import Links, Numbers
 
 BLOCK = 512
@@ -32,9 +32,9 @@ class Removal:
     duplicate_of: Numbers
 
 
-def decide(found: Neighbours, gaps: Gaps, links: Links) -> Removal:
+def decide(found: Neighbours, distances: DistanceFunction, links: Links) -> Removal:
     """Removes by ``links``; ``found`` has seen every link, or at least a chain of links between those it joins."""
-    linked = Linked(found, gaps)
+    linked = Linked(found, distances)
     removed = {"any": linked.to_any, "leader": linked.to_leader, "group": linked.in_group}[links]()
     n = found.preference.n
     return Removal(removed=removed[:n], group=linked.group()[:n], duplicate_of=linked.duplicate_of(removed)[:n])
@@ -49,8 +49,8 @@ def linked_classes(found: Neighbours) -> Mask:
 class Linked:
     """The images that have a link, ``images``, and their classes by component, ``classes``."""
 
-    def __init__(self, found: Neighbours, gaps: Gaps) -> None:
-        self.gaps, self.limit = gaps, found.limit
+    def __init__(self, found: Neighbours, distances: DistanceFunction) -> None:
+        self.distances, self.limit = distances, found.limit
         self.rank, self.unit, self.n = found.preference.rank, found.preference.unit, found.preference.n
         self.of, self.first = found.classes.of, found.classes.first
         self.root = found.components.roots()
@@ -75,8 +75,8 @@ class Linked:
     def to_any(self) -> Mask:
         """Images with a link to any earlier unit, ``(images,)``."""
         earliest = np.full(len(self.first), NONE)
-        for rows, columns, gaps in self._blocks(self.classes, self.classes):
-            units = np.where(gaps <= self.limit, self.unit[self.first[columns]], NONE).min(axis=1)
+        for rows, columns, distances in self._blocks(self.classes, self.classes):
+            units = np.where(distances <= self.limit, self.unit[self.first[columns]], NONE).min(axis=1)
             earliest[rows] = np.minimum(earliest[rows], units)
         return self._mask(self.images[earliest[self.of[self.images]] < self.unit[self.images]])
 
@@ -105,8 +105,8 @@ class Linked:
         classes, place = np.unique(self.of[chunk], return_inverse=True)
         covered = np.zeros(len(classes), dtype=bool)
         for start in range(0, len(staying), BLOCK):
-            covered |= (self.gaps(classes, staying[start : start + BLOCK]) <= self.limit).any(axis=1)
-        linked = self.gaps(classes, classes) <= self.limit
+            covered |= (self.distances(classes, staying[start : start + BLOCK]) <= self.limit).any(axis=1)
+        linked = self.distances(classes, classes) <= self.limit
         stays = np.isin(classes, staying)
         gone = []
         for unit in _runs(self.unit[chunk]):
@@ -134,8 +134,8 @@ class Linked:
         gone = np.flatnonzero(removed)
         rows = np.isin(self.classes, self.of[gone]) & (staying[self.classes] == NONE)
         columns = self.classes[staying[self.classes] != NONE]
-        for some, others, gaps in self._blocks(self.classes[rows], columns):
-            keys = np.where(gaps <= self.limit, gaps * total + staying[others], NONE).min(axis=1)
+        for some, others, distances in self._blocks(self.classes[rows], columns):
+            keys = np.where(distances <= self.limit, distances * total + staying[others], NONE).min(axis=1)
             key[some] = np.minimum(key[some], keys)
         place = np.where(staying != NONE, staying, np.where(key != NONE, key % total, total))
 
@@ -149,14 +149,14 @@ class Linked:
         return mask & (np.arange(len(mask)) < self.n)
 
     def _blocks(self, rows: Numbers, columns: Numbers) -> Iterator[tuple[Numbers, Numbers, Numbers]]:
-        """Gaps between classes of the same components, both sorted by component; some of others come along."""
+        """Distances between classes of the same components, both sorted by component; some of others come along."""
         starts = np.searchsorted(self.root[columns], self.root[rows], side="left")
         stops = np.searchsorted(self.root[columns], self.root[rows], side="right")
         for top in range(0, len(rows), BLOCK):
             bottom = min(top + BLOCK, len(rows))
             for left in range(int(starts[top]), int(stops[bottom - 1]), BLOCK):
                 others = columns[left : min(left + BLOCK, int(stops[bottom - 1]))]
-                yield rows[top:bottom], others, self.gaps(rows[top:bottom], others)
+                yield rows[top:bottom], others, self.distances(rows[top:bottom], others)
 
     def _whole_units(self, images: Numbers) -> Iterator[Numbers]:
         """Runs of about ``BLOCK`` images that end where a unit ends."""
@@ -169,6 +169,6 @@ class Linked:
 
 
 def _runs(values: Numbers) -> Iterator[slice]:
-    """Stretches of equal values."""
+    """Runs of equal values."""
     ends = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return map(slice, ends[:-1], ends[1:])

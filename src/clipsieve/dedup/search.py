@@ -39,7 +39,7 @@ class Search:
 
     def __init__(self, vectors: UnitVectors, found: Neighbours) -> None:
         self.vectors, self.found = vectors, found
-        self.rows, self.colour = found.classes.first, found.classes.colour
+        self.rows, self.exclusion_group = found.classes.first, found.classes.exclusion_group
         self.low: Floats = np.full(len(self.rows), -1 - vectors.margin, dtype=np.float32)
         # Nothing is nearer than an identical image, and of the earlier data set nothing is asked: these come last.
         self.low[found.classes.mixed] = 2
@@ -59,7 +59,7 @@ class Search:
     def compare(self, left: Numbers, right: Numbers) -> None:
         """Every class of ``left`` with every class of ``right``, by their vectors."""
         cosines = self.vectors.unit(self.rows[left]) @ self.vectors.unit(self.rows[right]).T
-        same = self.colour[left][:, None] == self.colour[right]
+        same = self.exclusion_group[left][:, None] == self.exclusion_group[right]
         cosines[same] = -3
         with self.lock:
             self._raise(left, cosines.max(axis=1))
@@ -97,7 +97,7 @@ class Search:
 
     def _weigh(self, left: Numbers, right: Numbers) -> None:
         """Of the pairs that their sketches let through, keeps those that matter by their own product."""
-        allowed = self.colour[left] != self.colour[right]
+        allowed = self.exclusion_group[left] != self.exclusion_group[right]
         left, right = left[allowed], right[allowed]
         cosines = self.vectors.products(self.rows[left], self.rows[right])
         with self.lock:
@@ -115,21 +115,21 @@ class Search:
         self.finish()
 
     def _settle(self, left: Numbers, right: Numbers, cosines: Floats) -> None:
-        """Offers the pairs that matter still, with their exact gaps."""
+        """Offers the pairs that matter still, with their exact distances."""
         matters = self._matters(cosines, left, right)
         left, right = left[matters], right[matters]
-        gaps = self.vectors.pair_gaps(self.rows[left], self.rows[right])
+        distances = self.vectors.pair_distances(self.rows[left], self.rows[right])
         with self.lock:
-            self.found.offer(left, right, gaps)
+            self.found.offer(left, right, distances)
 
     def _settle_all(self, left: Numbers, right: Numbers, matters: Mask) -> None:
         """Like ``_settle`` where so many pairs matter that they are computed as a block, some rows at a time."""
         for start in range(0, len(left), SOME):
             some = left[start : start + SOME]
             a, b = np.nonzero(matters[start : start + SOME])
-            gaps = self.vectors.gaps(self.rows[some], self.rows[right])[a, b]
+            distances = self.vectors.distances(self.rows[some], self.rows[right])[a, b]
             with self.lock:
-                self.found.offer(some[a], right[b], gaps)
+                self.found.offer(some[a], right[b], distances)
 
     def _matters(self, cosines: Floats, left: Numbers, right: Numbers) -> Mask:
         matters: Mask = cosines >= self.low[left] - self.slack

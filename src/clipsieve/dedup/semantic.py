@@ -14,7 +14,7 @@ from clipsieve.dedup.neighbours import Neighbours
 from clipsieve.dedup.preference import Preference
 from clipsieve.dedup.removal import Removal, check_links, decide
 from clipsieve.dedup.result import Duplicates, Links, Progress
-from clipsieve.dedup.vectors import DECIMALS, UnitVectors, gap_limit
+from clipsieve.dedup.vectors import DECIMALS, UnitVectors, distance_limit
 
 EXACT_PAIRS = 500_000**2 // 2
 """Pairs up to which ``auto`` searches exactly, those of 500,000 images: near there an approximate one is as quick."""
@@ -55,12 +55,12 @@ def semantic(
 
     rows = UnitVectors(ours, others)
     classes = Classes.build(rows.labels(), preference)
-    found = Neighbours(classes, preference, gap_limit(threshold))
-    quick = is_quick(classes, method)
+    found = Neighbours(classes, preference, distance_limit(threshold))
+    approximate = is_approximate(classes, method)
     with single_blas():
-        recall = (methods.approximate if quick else methods.exact)(rows, found, progress)
-        removal = decide(found, lambda a, b: rows.gaps(classes.first[a], classes.first[b]), links)
-    return duplicates(found, removal, recall, quick=quick)
+        recall = (methods.approximate if approximate else methods.exact)(rows, found, progress)
+        removal = decide(found, lambda a, b: rows.distances(classes.first[a], classes.first[b]), links)
+    return duplicates(found, removal, recall, approximate=approximate)
 
 
 def check_dimensions(ours: int, others: int) -> None:
@@ -77,22 +77,22 @@ def check_threshold(threshold: float, method: Method) -> None:
         raise ValueError(f"method is 'auto', 'exact' or 'approximate', not {method!r}")
 
 
-def is_quick(classes: Classes, method: Method) -> bool:
+def is_approximate(classes: Classes, method: Method) -> bool:
     """Whether the search is approximate: asked for, or taken because there are many pairs."""
     pairs = classes.wanted * (len(classes) - classes.wanted // 2)
     return method == "approximate" or (method == "auto" and pairs > EXACT_PAIRS)
 
 
-def duplicates(found: Neighbours, removal: Removal, recall: float | None, *, quick: bool) -> Duplicates:
+def duplicates(found: Neighbours, removal: Removal, recall: float | None, *, approximate: bool) -> Duplicates:
     """What a search has ``found`` and what goes because of it."""
-    nearest, gap = found.nearest()
+    nearest, distance = found.nearest()
     return Duplicates(
         removed=removal.removed,
         group=removal.group,
         duplicate_of=removal.duplicate_of,
         nearest=nearest,
-        max_similarity=np.where(nearest < 0, np.nan, (DECIMALS - gap) / DECIMALS),
-        method="vectors, approximate search" if quick else "vectors, exact search",
+        max_similarity=np.where(nearest < 0, np.nan, (DECIMALS - distance) / DECIMALS),
+        method="vectors, approximate search" if approximate else "vectors, exact search",
         recall=recall,
     )
 

@@ -1,4 +1,4 @@
-"""A tile: the classes of two stretches compared with each other, alone and in one thread, by the search of ``search``.
+"""A tile: the classes of two partitions, compared with each other alone and in one thread by the search of ``search``.
 
 What it finds is put together with what other tiles find in any order: the least of keys, and links.
 """
@@ -17,11 +17,11 @@ from clipsieve.dedup.classes import Classes
 from clipsieve.dedup.clusters import clusters
 from clipsieve.dedup.methods import links_met
 from clipsieve.dedup.neighbours import NONE, Neighbours
+from clipsieve.dedup.partitions import PartitionStore, VectorPartition
 from clipsieve.dedup.preference import Preference
 from clipsieve.dedup.result import Numbers
 from clipsieve.dedup.search import BLOCK, STRIP, Search
 from clipsieve.dedup.sketch import sketch
-from clipsieve.dedup.stretches import Shelf, Stretch
 from clipsieve.dedup.vectors import DECIMALS, Floats, UnitVectors
 
 SMALL = 4096
@@ -29,13 +29,13 @@ SMALL = 4096
 
 
 UNKNOWN = 2 * DECIMALS + 1
-"""A gap larger than any."""
+"""A distance larger than any."""
 
-Gaps: TypeAlias = npt.NDArray[np.int32]
+Distances: TypeAlias = npt.NDArray[np.int32]
 
 
-def known(keys: Numbers, images: int) -> Gaps:
-    """The gaps in some keys of ``Neighbours`` over so many ``images``, ``UNKNOWN`` where nothing was found."""
+def known(keys: Numbers, images: int) -> Distances:
+    """The distances in some keys of ``Neighbours`` over so many ``images``, ``UNKNOWN`` where nothing was found."""
     return np.minimum(keys // images, UNKNOWN).astype(np.int32)
 
 
@@ -45,64 +45,64 @@ Group: TypeAlias = tuple[Numbers, Numbers | None]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TileResult:
-    """What was found: for some ``classes`` the gap and the rank of the nearest image, and ``links`` ``(2, links)``.
+    """What was found: of some ``classes`` distance and rank of the nearest image, and ``links`` ``(2, links)``.
 
     Links are no more than it takes to connect what they connect.
     """
 
     classes: Numbers
-    gaps: Numbers
+    distances: Numbers
     ranks: Numbers
     links: Numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tile:
-    """Two stretches, or one that is compared with itself; ``known`` are the gaps that their classes have found.
+    """Two partitions, or one that is compared with itself; ``known`` are the distances that their classes have found.
 
-    They halve the time: two stretches of 32,768 that had been compared with themselves took 3.6 s instead of 7.9 s.
+    They halve the time: two partitions of 32,768 that had been compared with themselves took 3.6 s instead of 7.9 s.
     """
 
-    stretches: tuple[int, ...]
-    known: Gaps
+    partitions: tuple[int, ...]
+    known: Distances
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareTile:
-    """Work: compares the stretches of a tile; ``limit`` is the largest gap of a link, and classes from ``wanted`` on
-    have no image of the input."""
+    """Work: compares the partitions of a tile; ``limit`` is the largest distance of a link, and classes from ``wanted``
+    on have no image of the input."""
 
-    shelf: Shelf
+    store: PartitionStore
     limit: int
     wanted: int
 
     def __call__(self, tile: Tile) -> TileResult:
-        stretches = [self.shelf.get(number) for number in tile.stretches]
-        ends = np.cumsum([len(one) for one in stretches]).tolist()
+        partitions = [self.store.get(number) for number in tile.partitions]
+        ends = np.cumsum([len(one) for one in partitions]).tolist()
         left = np.arange(ends[0])
         right = None if len(ends) == 1 else np.arange(ends[0], ends[1])
-        return compare(stretches, [(left, right)], tile.known, limit=self.limit, wanted=self.wanted)
+        return compare(partitions, [(left, right)], tile.known, limit=self.limit, wanted=self.wanted)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CountLinks:
-    """Work: counts the links of a sample of classes with those of a stretch, whose roots come along, and how many of
+    """Work: counts the links of a sample of classes with those of a partition, whose roots come along, and how many of
     them are between classes that are connected. ``unit`` ``(sample, dim)`` are the sample's vectors."""
 
-    shelf: Shelf
+    store: PartitionStore
     unit: Floats
-    colour: Numbers
+    exclusion_group: Numbers
     root: Numbers
     limit: int
 
     def __call__(self, item: tuple[int, Numbers]) -> tuple[int, int]:
         number, root = item
-        stretch = self.shelf.get(number)
-        vectors, colour = UnitVectors(stretch.vectors), stretch.colour
+        partition = self.store.get(number)
+        vectors, exclusion_group = UnitVectors(partition.vectors), partition.exclusion_group
         links = met = 0
-        for start in range(0, len(stretch), BLOCK):
-            some = np.arange(start, min(start + BLOCK, len(stretch)))
-            strangers = self.colour[:, None] != colour[some]
+        for start in range(0, len(partition), BLOCK):
+            some = np.arange(start, min(start + BLOCK, len(partition)))
+            strangers = self.exclusion_group[:, None] != exclusion_group[some]
             together = self.root[:, None] == root[some]
             counted = links_met(self.unit @ vectors.unit(some).T, self.limit, strangers, together)
             links, met = links + counted[0], met + counted[1]
@@ -110,12 +110,12 @@ class CountLinks:
 
 
 def compare(
-    stretches: Sequence[Stretch], groups: Sequence[Group], known: Gaps, *, limit: int, wanted: int
+    partitions: Sequence[VectorPartition], groups: Sequence[Group], known: Distances, *, limit: int, wanted: int
 ) -> TileResult:
-    """Compares ``groups`` of rows of ``stretches``, at most two, taken as one; those with an image of the input come
+    """Compares ``groups`` of rows of ``partitions``, at most two, taken as one; those with an image of the input come
     before others. Who is farther from a class than its ``known`` nearest is passed over."""
     classes, rank, unit, other = (
-        np.concatenate([getattr(one, name) for one in stretches]) for name in ("classes", "rank", "unit", "other")
+        np.concatenate([getattr(one, name) for one in partitions]) for name in ("classes", "rank", "unit", "other")
     )
     mixed = np.flatnonzero(other >= 0)
     ranks, dense = np.unique(np.concatenate([rank, other[mixed]]), return_inverse=True)
@@ -126,28 +126,28 @@ def compare(
         of=np.arange(len(classes)),
         first=np.arange(len(classes)),
         second=second,
-        colour=np.where(other < 0, unit, -1 - classes),
+        exclusion_group=np.where(other < 0, unit, -1 - classes),
         wanted=int(np.count_nonzero(classes < wanted)),
     )
     found = Neighbours(local, Preference(n=len(classes), rank=dense, unit=unit), limit)
     with single_blas():
-        _search(UnitVectors(*(one.vectors for one in stretches)), found, groups, known)
-    gaps, places = np.divmod(found.key, max(len(found.preference.rank), 1))
-    told = np.flatnonzero((found.key >= 0) & (gaps <= known) & (found.key != NONE))
+        _search(UnitVectors(*(one.vectors for one in partitions)), found, groups, known)
+    distances, places = np.divmod(found.key, max(len(found.preference.rank), 1))
+    told = np.flatnonzero((found.key >= 0) & (distances <= known) & (found.key != NONE))
     roots = found.components.roots()
     linked = np.flatnonzero(roots != np.arange(len(roots)))
     return TileResult(
         classes=classes[told],
-        gaps=gaps[told],
+        distances=distances[told],
         ranks=ranks[places[told]],
         links=np.stack([classes[linked], classes[roots[linked]]]),
     )
 
 
-def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[Group], known: Gaps) -> None:
+def _search(vectors: UnitVectors, found: Neighbours, groups: Sequence[Group], known: Distances) -> None:
     """Offers ``found`` every pair across ``groups`` that can be a nearest one or a link."""
     search = Search(vectors, found)
-    # Half a decimal less, as gaps are rounded.
+    # Half a decimal less, as distances are rounded.
     np.maximum(search.low, 1 - (known + np.float32(0.5)) / np.float32(DECIMALS), out=search.low)
     if all(min(len(left), len(left if right is None else right)) <= SMALL for left, right in groups):
         for left, right in groups:

@@ -19,7 +19,7 @@ SCALE = 2.0**26
 sum of it (Cauchy-Schwarz): float64 adds them without rounding, in whatever order a library does it."""
 
 DECIMALS = 100_000
-"""Cosines are compared at 5 decimals; a gap is how many such steps a cosine lies below 1."""
+"""Cosines are compared at 5 decimals; a distance is a whole number of such steps, by which a cosine lies below 1."""
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -80,16 +80,16 @@ class UnitVectors:
         """
         return float(2 * (self.dim + 16) * 2.0**-24)
 
-    def gaps(self, left: Numbers, right: Numbers) -> Numbers:
-        """Gaps of every row of ``left`` to every row of ``right``, ``(left, right)``."""
-        return _to_gaps(self.fixed(left) @ self.fixed(right).T)
+    def distances(self, left: Numbers, right: Numbers) -> Numbers:
+        """Distances of every row of ``left`` to every row of ``right``, ``(left, right)``."""
+        return _to_distances(self.fixed(left) @ self.fixed(right).T)
 
-    def pair_gaps(self, left: Numbers, right: Numbers) -> Numbers:
-        """Gaps of each row of ``left`` to the one beside it in ``right``, ``(pairs,)``; just as ``gaps`` has it."""
+    def pair_distances(self, left: Numbers, right: Numbers) -> Numbers:
+        """Distances of each row of ``left`` to the one beside it in ``right``, ``(pairs,)``, as by ``distances``."""
         found = np.empty(len(left), dtype=np.int64)
         for start in range(0, len(left), ROWS):
             part = slice(start, start + ROWS)
-            found[part] = _to_gaps(np.einsum("ij,ij->i", self.fixed(left[part]), self.fixed(right[part])))
+            found[part] = _to_distances(np.einsum("ij,ij->i", self.fixed(left[part]), self.fixed(right[part])))
         return found
 
     def labels(self) -> Numbers:
@@ -127,13 +127,13 @@ def _norms(rows: npt.NDArray[np.floating]) -> Doubles:
     return norms
 
 
-def _to_gaps(products: Doubles) -> Numbers:
+def _to_distances(products: Doubles) -> Numbers:
     cosines = np.rint(products * (DECIMALS / SCALE**2)).astype(np.int64)
     return DECIMALS - cosines.clip(-DECIMALS, DECIMALS)
 
 
-def gap_limit(threshold: float) -> int:
-    """The largest gap whose cosine, at 5 decimals, is at or above ``threshold``."""
+def distance_limit(threshold: float) -> int:
+    """The largest distance whose cosine, at 5 decimals, is at or above ``threshold``."""
     steps = round(threshold * DECIMALS)
     while steps / DECIMALS < threshold:
         steps += 1

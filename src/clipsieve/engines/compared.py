@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from clipsieve import dedup
 from clipsieve.core.ledger import image_names
-from clipsieve.engines.stretch_files import ImageVectors, Rows, vectors_of
+from clipsieve.engines.partition_files import ImageVectors, Rows, vectors_of
 from clipsieve.engines.survivors import Selected, Survivors
 from clipsieve.runfolder import RunFolder
 

@@ -6,7 +6,8 @@ written, so that a second pass that is interrupted goes on with the same one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from clipsieve.core.decide import Verdicts
 from clipsieve.core.spread import Spread
 from clipsieve.engines.compared import Compared, CountCompared, Names, Numbers, ReadCompared, compact
 from clipsieve.engines.ledger_columns import ABOUT, Earlier, LedgerColumns, score_of
-from clipsieve.engines.stretch_files import StretchFiles, vectors_of
+from clipsieve.engines.partition_files import PartitionFiles, vectors_of
 from clipsieve.engines.survivors import Selected, Survivors, reading
 from clipsieve.runfolder import RunFolder, atomic, undamaged
 
@@ -36,9 +37,13 @@ COLUMNS = ("image", "sample", "verdict", "error", "sample_verdict", "sample_id",
 
 
 FORMAT = b"clipsieve.found"
-"""Key of the found file's metadata under which its ``VERSION`` stands; a file of another one is not gone on with."""
+"""Key of the found file's metadata under which its ``stamp`` stands; a file with another one is not gone on with."""
 
-VERSION = b"1"
+VERSION = b"2"
+
+ROWS, SHARDS = 2**18, 2**10
+"""A row group of the found file ends when it has so many rows, or is of so many shards: the footer of one for each of a
+million shards would be gigabytes, which every reader has to hold."""
 
 _SEARCH_AGAIN = "remove it and run the same command again to search again"
 
@@ -76,37 +81,68 @@ class Found:
 
 
 class FoundFile:
-    """What was found for all shards, a row group each, in the open ``file`` at ``path``.
+    """What was found for the compared ``images`` of all shards, so many each, in the open ``file`` at ``path``.
 
-    Raises ``RunFolderError`` when it is damaged.
+    The row group of the last shard that was asked for stays in memory. Raises ``RunFolderError`` when it is damaged.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, by: BoundDedup) -> None:
-        self._path, self._by = path, by
+    def __init__(self, path: Path, file: BinaryIO, by: BoundDedup, images: Sequence[int]) -> None:
+        self._path, self._by, self._images = path, by, images
+        self._shards = np.cumsum([0, *images])
         with undamaged(path, _SEARCH_AGAIN):
             self._file = pq.ParquetFile(file)
+            about = self._file.metadata
+            self._groups = np.cumsum([0, *(about.row_group(group).num_rows for group in range(about.num_row_groups))])
+        self._last: tuple[int, pa.Table] | None = None
 
-    def fits(self, images: Sequence[int]) -> bool:
-        """Whether it is of this version and of so many compared ``images`` of each shard."""
-        about, schema = self._file.metadata, self._file.schema_arrow
-        return (
-            (schema.metadata or {}).get(FORMAT) == VERSION
-            and (score_of(self._by.by.method) or "removed") in schema.names
-            and [about.row_group(group).num_rows for group in range(about.num_row_groups)] == list(images)
-        )
+    def fits(self) -> bool:
+        """Whether it is of this version, of these numbers of images, and of the same method."""
+        schema = self._file.schema_arrow
+        stamped = (schema.metadata or {}).get(FORMAT) == stamp(self._images)
+        return stamped and (score_of(self._by.by.method) or "removed") in schema.names
 
     def shard(self, place: int) -> Found:
         """What was found for the shard at ``place`` among all."""
+        start, stop = self._shards[place : place + 2].tolist()
         with undamaged(self._path, _SEARCH_AGAIN):
-            return Found(by=self._by, table=self._file.read_row_group(place, use_threads=False))
+            if start == stop:
+                return Found(by=self._by, table=self._file.schema_arrow.empty_table())
+            group = int(np.searchsorted(self._groups, start, side="right")) - 1
+            if self._last is None or self._last[0] != group:
+                self._last = group, self._file.read_row_group(group, use_threads=False)
+            # Copied: a worker that is sent a slice is sent all that it is a slice of.
+            rows = pa.array(np.arange(start, stop) - self._groups[group])
+            return Found(by=self._by, table=self._last[1].take(rows))
 
 
-def write_found(path: Path, schema: pa.Schema, shards: Iterable[pa.Table]) -> None:
-    """Writes what ``FoundFile`` reads: a row group for each shard, however large it is."""
-    schema = schema.with_metadata({**schema.metadata, FORMAT: VERSION})
-    with atomic(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for table in shards:
-            writer.write_table(table, row_group_size=max(len(table), 1))
+def stamp(images: Sequence[int]) -> bytes:
+    """The version of the found file's format, and a digest of how many ``images`` of each shard it is of."""
+    digest = hashlib.blake2b(np.asarray(images, dtype="<i8").tobytes(), digest_size=16)
+    return b" ".join((VERSION, digest.hexdigest().encode()))
+
+
+def write_found(path: Path, schema: pa.Schema, shards: Iterable[pa.Table], images: Sequence[int]) -> None:
+    """Writes what ``FoundFile`` reads; the rows of a shard, however many, are in one row group."""
+    schema = schema.with_metadata({**schema.metadata, FORMAT: stamp(images)})
+    options = {"compression": "zstd", "write_statistics": False}  # nobody looks for a value
+    with atomic(path) as file, pq.ParquetWriter(file, schema, **options) as writer:
+        for table in _grouped(shards):
+            writer.write_table(table, row_group_size=len(table))
+
+
+def _grouped(shards: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Shards that follow each other as one table, which has some rows."""
+    some: list[pa.Table] = []
+    rows = 0
+    for table in shards:
+        rows += len(table)
+        if len(table):
+            some.append(table)
+        if rows >= ROWS or len(some) == SHARDS:
+            yield pa.concat_tables(some)
+            some, rows = [], 0
+    if some:
+        yield pa.concat_tables(some)
 
 
 def find(
@@ -117,8 +153,9 @@ def find(
     earlier: Earlier | None,
     workers: Spread | None,
     progress: Callable[[int, int], None],
-) -> Path:
-    """The file of what is found for ``shards``, each with the selections before, by the columns ``ranked``.
+) -> tuple[Path, Sequence[int]]:
+    """The file of what is found for ``shards``, each with the selections before, by the columns ``ranked``; and of how
+    many images of each.
 
     An interrupted second pass goes on with what it had found, unless that is not of these shards and this version.
     """
@@ -126,8 +163,8 @@ def find(
     if storage.exists(path):
         images = list(read(CountCompared(folder=folder, columns=(*dict.fromkeys([*COLUMNS, *ranked]),)), shards))
         with storage.opened(path) as file:
-            if FoundFile(path, file, by).fits(images):
-                return path
+            if FoundFile(path, file, by, images).fits():
+                return path, images
     names = Names(folder.scratch)
     columns = dict.fromkeys([*COLUMNS, *ranked, *filter(None, [by.column]), *by.preference])
     work = ReadCompared(by=by, folder=folder, columns=tuple(columns), digests=by.column is None and workers is not None)
@@ -136,8 +173,9 @@ def find(
         names.add(earlier.names)
     outcome = _search(compared, folder, earlier, workers, progress)
     written = LedgerColumns(compared=compared, found=outcome, earlier=earlier)
-    write_found(path, written.schema, written.shards())
-    return path
+    images = [len(rows) for rows in compared.rows]
+    write_found(path, written.schema, written.shards(), images)
+    return path, images
 
 
 def _search(
@@ -159,13 +197,13 @@ def _search(
     shared["against"] = None if earlier is None else earlier.compared
     if workers is None:
         return dedup.semantic(_gathered(compared, folder), by.at, **shared)
-    shelf = StretchFiles(folder=folder)
+    store = PartitionFiles(folder=folder)
     vectors = compared.vectors(folder)
     assert isinstance(compared.content, np.ndarray)
     found = dedup.distributed(
-        vectors, compared.content, by.at, spread=workers, shelf=shelf, scratch=folder.scratch, **shared
+        vectors, compared.content, by.at, spread=workers, store=store, scratch=folder.scratch, **shared
     )
-    shelf.remove()
+    store.remove()
     return found
 
 

@@ -86,7 +86,7 @@ class LedgerColumns:
             "removed": pa.array(found.removed[part]),
             "reason": pa.array(self._reasons(part, nearest, duplicate_of), pa.string()),
             "nearest": nearest,
-            "duplicate_group": pa.array(np.append(self.compared.numbers, -1)[group], mask=group < 0),
+            "duplicate_group": pa.array(self.compared.numbers[group], mask=group < 0),
             "duplicate_of": duplicate_of,
         }
         if found.max_similarity is not None:

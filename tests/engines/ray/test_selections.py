@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clipsieve.dedup import stretches
+from clipsieve.dedup import partitions
 from clipsieve.engines.ray.place import Place
 from clipsieve.engines.ray.spread import InTasks
 from tests.engines.conftest import curate_table
@@ -23,7 +23,7 @@ pytest.importorskip("ray.data")
 def test_shares_and_near_duplicates_on_a_cluster(
     cluster: Any, dedup: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stretches, "FEWEST", 8)
+    monkeypatch.setattr(partitions, "FEWEST", 8)
     options: dict[str, Any] = {"dedup": dedup, "rows_a_shard": 5, "write": "parquet", "on_error": "keep"}
     for name, spread in (("here", None), ("there", InTasks(place=Place(folder=os.getcwd())))):
         curate_table(captions(), CAPTIONS, "clip_score in top 90%", out=tmp_path / name, spread=spread, **options)

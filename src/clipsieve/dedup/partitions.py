@@ -1,4 +1,4 @@
-"""Vectors of many images cut into stretches that a worker can hold two of: what is sent to it, and what it reads."""
+"""Vectors of many images cut into partitions that a worker can hold two of: what is sent to it, and what it reads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from clipsieve.dedup.result import Numbers
 from clipsieve.dedup.vectors import ROWS, Floats, UnitVectors
 
 FEWEST, MOST = 2**15, 2**16
-"""Classes of a stretch: two of 32,768 are compared in some 4 seconds of one core, two of 65,536 (256 MB at 512
+"""Classes of a partition: two of 32,768 are compared in some 4 seconds of one core, two of 65,536 (256 MB at 512
 dimensions) in 15."""
 
-STRETCHES = 100
-"""Stretches beyond which they are made larger, up to ``MOST``: they make 5,000 tiles."""
+PARTITIONS = 100
+"""Partitions beyond which they are made larger, up to ``MOST``: they make 5,000 tiles."""
 
 Digests = npt.NDArray[np.uint64]
 """``(n, 2)``: 128 bits for each vector, equal for equal vectors alone; zeros for a row that is not usable."""
@@ -57,8 +57,12 @@ class InMemory:
         return np.asarray(self.vectors, dtype=np.float32)
 
 
+Rows = npt.NDArray[np.int32]
+"""Rows of a partition."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stretch:
+class VectorPartition:
     """Some classes of identical images: ``vectors`` ``(k, dim)``, the rest ``(k,)``.
 
     ``classes`` are their numbers, ``rank`` and ``unit`` those of the first image, ``other`` the rank of the first image
@@ -75,38 +79,71 @@ class Stretch:
         return len(self.classes)
 
     @classmethod
-    def concat(cls, some: Sequence[Stretch]) -> Stretch:
+    def concat(cls, some: Sequence[VectorPartition]) -> VectorPartition:
         """Several as one."""
         return cls(**{each.name: np.concatenate([getattr(one, each.name) for one in some]) for each in fields(cls)})
 
-    def take(self, rows: Numbers) -> Stretch:
+    def take(self, rows: Numbers) -> VectorPartition:
         """Some of its classes."""
-        return Stretch(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
+        return VectorPartition(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
     @property
-    def colour(self) -> Numbers:
-        """As ``Classes`` has it: equal for classes that are not compared."""
+    def exclusion_group(self) -> Numbers:
+        """As ``Classes`` has it: equal for classes that are not compared with each other."""
         return np.where(self.other < 0, self.unit, -1 - self.classes)
 
 
-class Shelf(Protocol):
-    """Where stretches stand while they are compared, for all workers; can be pickled."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranges:
+    """Ranges of rows of several partitions in the order that ``PartitionStore.put_ordered`` was told.
 
-    def put(self, number: int, stretch: Stretch) -> None:
-        """Keeps a stretch; again is no harm."""
+    Of each partition in ``numbers`` there are ``counts`` of them, the first at ``starts`` in that order, ``(k,)`` each;
+    ``rows`` are those of all, one range after the other.
+    """
+
+    numbers: Numbers
+    starts: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    rows: Rows
+
+    def __iter__(self) -> Iterator[tuple[int, int, Rows]]:
+        """Number, start and rows of each range."""
+        rows = np.split(self.rows, np.cumsum(self.counts)[:-1])
+        return zip(self.numbers.tolist(), self.starts.tolist(), rows, strict=True)
+
+    def places(self) -> Numbers:
+        """Where each of ``rows`` stands in the order of its partition."""
+        before = np.cumsum(self.counts) - self.counts
+        return np.arange(len(self.rows)) + np.repeat(self.starts - before, self.counts)
+
+
+class PartitionStore(Protocol):
+    """Where partitions stand while they are compared, for all workers; can be pickled."""
+
+    def put(self, number: int, partition: VectorPartition) -> None:
+        """Keeps a partition; again is no harm."""
         ...
 
-    def get(self, number: int, rows: Numbers | None = None) -> Stretch:
-        """A stretch, or ``rows`` of it."""
+    def get(self, number: int, rows: Numbers | None = None) -> VectorPartition:
+        """A partition, or ``rows`` of it."""
+        ...
+
+    def put_ordered(self, number: int, partition: VectorPartition, rows: Rows) -> None:
+        """Is told in which order ``get_ordered`` will ask for ``rows`` of a partition, each of them any number of
+        times: a store that reads single rows slowly may keep them so. Again is no harm."""
+        ...
+
+    def get_ordered(self, ranges: Ranges, dim: int) -> VectorPartition:
+        """Some of what ``put_ordered`` was told of, with vectors of ``dim`` dimensions."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Layout:
-    """Which classes make which stretch: number ``i`` holds ``order[starts[i]:starts[i + 1]]``.
+class Partitioning:
+    """Which classes make which partition: number ``i`` holds ``order[starts[i]:starts[i + 1]]``.
 
-    The first ``ours`` stretches hold the classes with an image of the input. Neighbours lie where their images do, so
-    that a stretch is read from few files.
+    The first ``ours`` partitions hold the classes with an image of the input. Neighbours lie where their images do, so
+    that a partition is read from few files.
     """
 
     order: Numbers
@@ -116,13 +153,13 @@ class Layout:
     """An image of each class, one of the input where there is one, ``(classes,)``."""
 
     @classmethod
-    def of(cls, classes: Classes, n: int) -> Layout:
+    def of(cls, classes: Classes, n: int) -> Partitioning:
         """For the ``n`` images of the input and those of an earlier data set behind them."""
         image = classes.first.copy()
         image[: classes.wanted] = n
         mine = np.flatnonzero(classes.of[:n] >= 0)
         np.minimum.at(image, classes.of[mine], mine)
-        size = min(max(-(-len(classes) // STRETCHES), FEWEST), MOST)
+        size = min(max(-(-len(classes) // PARTITIONS), FEWEST), MOST)
         ours = [*range(0, classes.wanted, size)]
         starts = np.array([*ours, *range(classes.wanted, len(classes), size), len(classes)])
         return cls(order=np.argsort(image, kind="stable"), starts=starts, ours=len(ours), image=image)
@@ -130,25 +167,29 @@ class Layout:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    def classes(self, stretch: int) -> Numbers:
-        """Those of one stretch."""
-        return self.order[self.starts[stretch] : self.starts[stretch + 1]]
+    def classes(self, partition: int) -> Numbers:
+        """Those of one partition."""
+        return self.order[self.starts[partition] : self.starts[partition + 1]]
+
+    def within(self, ranges: Ranges) -> Numbers:
+        """The classes in some ranges of partitions, in that order."""
+        return self.order[np.repeat(self.starts[ranges.numbers], ranges.counts) + ranges.rows]
 
     def place(self, classes: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
-        """Where ``classes`` stand: each stretch that has some, their rows in it, and which of ``classes`` they are."""
+        """Where ``classes`` stand: the partitions that have some, the rows there, and which of ``classes`` they are."""
         by_class = np.empty_like(self.order)
         by_class[self.order] = np.arange(len(self.order))
         order = np.argsort(by_class[classes])
         rows = by_class[classes][order]
         ends = np.searchsorted(rows, self.starts)
-        for stretch in np.flatnonzero(np.diff(ends)).tolist():
-            some = slice(ends[stretch], ends[stretch + 1])
-            yield stretch, rows[some] - self.starts[stretch], order[some]
+        for partition in np.flatnonzero(np.diff(ends)).tolist():
+            some = slice(ends[partition], ends[partition + 1])
+            yield partition, rows[some] - self.starts[partition], order[some]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StretchOrder:
-    """A stretch whose vectors are still to be read."""
+class UnreadPartition:
+    """A partition whose vectors are still to be read."""
 
     number: int
     located: Located
@@ -158,28 +199,36 @@ class StretchOrder:
     other: Numbers
 
     @classmethod
-    def each(cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors) -> Iterator[StretchOrder]:
+    def each(
+        cls, partitioning: Partitioning, classes: Classes, preference: Preference, vectors: Vectors
+    ) -> Iterator[UnreadPartition]:
         """Those of the input, from its ``vectors``."""
-        for number in range(layout.ours):
-            yield cls._of(number, layout, classes, preference, vectors, 0)
+        for number in range(partitioning.ours):
+            yield cls._of(number, partitioning, classes, preference, vectors, 0)
 
     @classmethod
     def earlier(
-        cls, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors
-    ) -> Iterator[StretchOrder]:
+        cls, partitioning: Partitioning, classes: Classes, preference: Preference, vectors: Vectors
+    ) -> Iterator[UnreadPartition]:
         """Those of the earlier data set alone, from its ``vectors``."""
-        for number in range(layout.ours, len(layout)):
-            yield cls._of(number, layout, classes, preference, vectors, preference.n)
+        for number in range(partitioning.ours, len(partitioning)):
+            yield cls._of(number, partitioning, classes, preference, vectors, preference.n)
 
     @classmethod
     def _of(
-        cls, number: int, layout: Layout, classes: Classes, preference: Preference, vectors: Vectors, before: int
-    ) -> StretchOrder:
-        some = layout.classes(number)
+        cls,
+        number: int,
+        partitioning: Partitioning,
+        classes: Classes,
+        preference: Preference,
+        vectors: Vectors,
+        before: int,
+    ) -> UnreadPartition:
+        some = partitioning.classes(number)
         first, second = classes.first[some], classes.second[some]
         return cls(
             number=number,
-            located=vectors.locate(layout.image[some] - before),
+            located=vectors.locate(partitioning.image[some] - before),
             classes=some,
             rank=preference.rank[first],
             unit=preference.unit[first],
@@ -188,27 +237,27 @@ class StretchOrder:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreStretch:
-    """Work: reads a stretch, puts it on the shelf and gives the dimensions of its vectors."""
+class StorePartition:
+    """Work: reads a partition, puts it in the store and gives the dimensions of its vectors."""
 
-    shelf: Shelf
+    store: PartitionStore
 
-    def __call__(self, item: StretchOrder) -> int:
-        stretch = Stretch(
+    def __call__(self, item: UnreadPartition) -> int:
+        partition = VectorPartition(
             vectors=item.located.read(), classes=item.classes, rank=item.rank, unit=item.unit, other=item.other
         )
-        self.shelf.put(item.number, stretch)
-        return int(stretch.vectors.shape[1])
+        self.store.put(item.number, partition)
+        return int(partition.vectors.shape[1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fetch:
-    """Work: the vectors of some rows of a stretch."""
+    """Work: the vectors of some rows of a partition."""
 
-    shelf: Shelf
+    store: PartitionStore
 
     def __call__(self, item: tuple[int, Numbers]) -> Floats:
-        return self.shelf.get(*item).vectors
+        return self.store.get(*item).vectors
 
 
 def digests(vectors: npt.NDArray[np.floating]) -> Digests:
