@@ -1,4 +1,4 @@
-"""Curate image-text data with CLIP: score every image once, keep what rules allow, say what became of each.
+"""Curate image-text data with CLIP: score every image once, keep what rules allow, record what happened to each.
 
 ::
 

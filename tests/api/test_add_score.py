@@ -138,7 +138,7 @@ def test_options_from_the_command_line_have_the_type_of_their_field() -> None:
     ):
         with pytest.raises(RecipeError, match=f"neg_clip_loss: {words}"):
             read_options("neg_clip_loss", [text])
-    with pytest.raises(RecipeError, match="the option tau stands twice"):
+    with pytest.raises(RecipeError, match="the option tau appears twice"):
         read_options("neg_clip_loss", ["tau=1", "tau=2"])
 
 

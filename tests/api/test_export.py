@@ -292,7 +292,7 @@ def test_a_wrong_target_is_told_in_a_line(source: Path, to: str, said: str) -> N
 
 def test_what_is_there_already_stays(source: Path, tmp_path: Path) -> None:
     (tmp_path / "ledger.csv").write_text("mine")
-    with pytest.raises(OutputError, match="is there already; remove it or choose another"):
+    with pytest.raises(OutputError, match="already exists; remove it or choose another"):
         export_run(source / "run", f"csv:{tmp_path / 'ledger.csv'}")
     assert (tmp_path / "ledger.csv").read_text() == "mine"
     with pytest.raises(OutputError, match="is the run folder's own"):
@@ -330,7 +330,7 @@ def test_of_two_exports_to_one_place_the_first_to_end_stays_whole(tmp_path: Path
             (one / name).touch()
             meanwhile()
 
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         folder("mine", lambda: folder("theirs"))
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "theirs"]
 
@@ -339,7 +339,7 @@ def test_of_two_exports_to_one_place_the_first_to_end_stays_whole(tmp_path: Path
             one.write(data)
             meanwhile()
 
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         file(b"mine", lambda: file(b"theirs"))
     assert (tmp_path / "x.csv").read_bytes() == b"theirs"
     assert sorted(os.listdir(tmp_path)) == ["out", "x.csv"]

@@ -67,7 +67,7 @@ def test_one_file_of_nothing_is_a_file_all_the_same(captions: str, tmp_path: Pat
 def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> None:
     path = tmp_path / "kept.jsonl"
     path.write_text("mine")
-    with pytest.raises(OutputError, match="is there already; remove it or choose another"):
+    with pytest.raises(OutputError, match="already exists; remove it or choose another"):
         clipsieve.run(read=captions, keep="blur >= 50", write=f"jsonl:{path}", out=tmp_path / "run")
     assert path.read_text() == "mine"
 

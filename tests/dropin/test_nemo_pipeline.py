@@ -687,9 +687,9 @@ def test_error_refuses_a_folder_that_is_there(tmp_path: Path) -> None:
     path = raw(tmp_path, image("a", 0))
     writer = InterleavedParquetWriterStage(str(tmp_path / "out"), mode="error")
     run(InterleavedParquetReader(str(path)), writer)
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         run(InterleavedParquetReader(str(path)), writer)
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         InterleavedParquetWriterStage(str(tmp_path / "out"), mode="error")
 
 
@@ -750,7 +750,7 @@ def test_under_overwrite_it_begins_anew_and_removes_what_came_meanwhile(
 
 
 def test_under_error_it_never_goes_on(tmp_path: Path, stopped: Callable[..., list[int]]) -> None:
-    with pytest.raises(FileExistsError, match="is there already"):
+    with pytest.raises(FileExistsError, match="already exists"):
         stopped(InterleavedParquetWriterStage(str(tmp_path / "out"), mode="error"))
 
 

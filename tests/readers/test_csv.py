@@ -65,7 +65,7 @@ def test_a_ragged_or_undecodable_row_is_an_error_with_its_line(
     [
         (b"", SourceError, "has no header; CSV needs a first row with the names"),
         (b"\n\n", SourceError, "has no header"),
-        (b"image,image\n", ColumnError, "column 'image' stands twice in the header; rename one"),
+        (b"image,image\n", ColumnError, "column 'image' appears twice in the header; rename one"),
         (b"a.jpg,a cat\n", ColumnError, "no image column"),
         (b"\xff\xfei\x00m\x00", SourceError, "its header is not UTF-8; convert the file"),
     ],

@@ -52,7 +52,7 @@ def test_root_replaces_the_folder_of_the_file(tmp_path: Path) -> None:
 
 def test_formats_go_by_extension_or_as_said(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("image\nx.jpg\n")
-    with pytest.raises(SourceError, match=r"a\.txt: unknown format; known are \.jsonl, .* and folders; say the format"):
+    with pytest.raises(SourceError, match=r"a\.txt: unknown format; known are \.jsonl, .* and folders; give --format"):
         open_source(f"{tmp_path}/a.txt")
     assert open_source(f"{tmp_path}/a.txt", format="csv").count().samples == 1
     with pytest.raises(UsageError, match="unknown format 'parket'; did you mean 'parquet'"):
@@ -69,7 +69,7 @@ def test_a_folder_holds_data_files_of_one_format_or_images(tmp_path: Path) -> No
     (tmp_path / "sub" / "a.csv").write_text("image\na.jpg\n")
     assert "CSV" in open_source(str(tmp_path)).describe()
     (tmp_path / "b.jsonl").write_text('{"image": "sub/a.jpg"}\n')
-    with pytest.raises(SourceError, match=r"files of several formats \(.*b\.jsonl and .*a\.csv\); say the format"):
+    with pytest.raises(SourceError, match=r"files of several formats \(.*b\.jsonl and .*a\.csv\); give --format"):
         open_source(str(tmp_path))
     assert "CSV" in open_source(str(tmp_path), format="csv").describe()
     with pytest.raises(SourceError, match=r"no parquet files in it \(\.parquet, \.pq\)"):

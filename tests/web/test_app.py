@@ -414,7 +414,7 @@ def test_an_apply_that_is_cut_short_says_how_to_go_on_and_so_does_its_folder(pai
     assert cut.wait(20)
     command = f"clipsieve apply {pairs.path} --keep 'blur >= 50' --fill --out {out}"
     assert applying.stop() == f"cut is not finished; to go on: cd {Path.cwd()} && {command}"
-    with pytest.raises(UsageError, match="cut is there already, not finished; to go on with it: cd ") as told:
+    with pytest.raises(UsageError, match="cut already exists, not finished; to go on with it: cd ") as told:
         Applying(pairs, cut_short).begin(asked)
     assert command in str(told.value)
     assert clipsieve.apply_run(pairs.path, ["blur >= 50"], out=out, fill=True).counts.images.kept > 0

@@ -76,7 +76,7 @@ def read_options(name: str, texts: Iterable[str]) -> dict[str, Any]:
         if not equals:
             raise RecipeError(f"{name}: an option reads KEY=VALUE, not {text!r}")
         if key in found:
-            raise RecipeError(f"{name}: the option {key} stands twice")
+            raise RecipeError(f"{name}: the option {key} appears twice")
         _check_option(name, key, kinds)
         try:
             found[key] = kinds[key](value)

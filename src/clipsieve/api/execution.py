@@ -379,7 +379,7 @@ def check_output(plan: Plan, out: Path) -> None:
         if storage.is_folder(folder):
             raise OutputError(f"{folder} is a folder; the output is one file: give another name")
         if fresh and storage.exists(folder):
-            raise OutputError(f"{folder} is there already; remove it or choose another")
+            raise OutputError(f"{folder} already exists; remove it or choose another")
     elif storage.is_file(folder):
         raise OutputError(f"{folder} is a file; the output is a folder")
     if fresh and not write.single_file and any(_in_the_way(name, write.prefix) for name in storage.names(folder)):

@@ -113,7 +113,7 @@ def main() -> None:
             _end(f"error: {wrong_usage()} (see {context.command_path} --help)", 2)
         _end(f"error: {wrong_usage()}", 2)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-        _end("interrupted: what is committed stays; run the same command again to go on", INTERRUPTED)
+        _end("interrupted: committed shards stay; run the same command again to resume", INTERRUPTED)
     sys.exit(code)
 
 

@@ -13,7 +13,7 @@ def apply(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A finished run.")],
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="RULE", help="All the rules there are; the run's own when not said."),
+        typer.Option("--keep", metavar="RULE", help="All rules, in place of the run's; default: the run's own."),
     ] = None,
     dedup: o.Dedup = None,
     write: Annotated[
@@ -21,7 +21,7 @@ def apply(
         typer.Option(
             "--write",
             metavar="FORMAT[:FOLDER]",
-            help="As the run did, into the new one, when not said.",
+            help="Default: the run's format, in the new run folder.",
             callback=o.lasting_output,
         ),
     ] = None,
@@ -34,7 +34,7 @@ def apply(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Write a new selection from a finished run: its scores decide anew, and only what is kept is read again.
+    """Write a new selection from a finished run: decide again from its scores, and read only what is kept.
 
     clipsieve apply run --keep 'clip_score >= 0.22' --keep 'blur >= 80' --write webdataset:selected/
     """

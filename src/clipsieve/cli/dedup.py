@@ -17,7 +17,7 @@ def dedup(
     method: Annotated[str | None, typer.Option(help="auto, exact, perceptual, semantic or approximate.")] = None,
     keep: Annotated[str | None, typer.Option(help="Which stays: first, largest, or the highest of a score.")] = None,
     links: Annotated[
-        str | None, typer.Option(help="any: all that an earlier image is near to go; leader; group.")
+        str | None, typer.Option(help="any: drop all that an earlier image is near to; leader; group.")
     ] = None,
     unit: Annotated[str | None, typer.Option(help="What goes: the image, or its sample.")] = None,
     against: Annotated[
@@ -28,13 +28,13 @@ def dedup(
         typer.Option(
             "--write",
             metavar="FORMAT[:FOLDER]",
-            help="Where what stays goes; as RUN when not said.",
+            help="Where to write what stays; default: as RUN did.",
             callback=o.lasting_output,
         ),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="NEW", help="The new run; RUN-dedup when not said.", callback=o.lasting),
+        typer.Option("--out", metavar="NEW", help="The new run; default: RUN-dedup.", callback=o.lasting),
     ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,

@@ -23,7 +23,7 @@ def export(
     verdict: Annotated[
         str | None,
         typer.Option(
-            help="Which images: kept, dropped, failed or all. When not said, kept for datasets and datacomp, else all."
+            help="Which images: kept, dropped, failed or all. Default: kept for datasets and datacomp, else all."
         ),
     ] = None,
     uid: Annotated[

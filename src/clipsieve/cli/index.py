@@ -28,7 +28,7 @@ def index(
     approximate: Annotated[
         bool | None,
         typer.Option(
-            "--approximate/--exact", help="How it is searched; by its size when not said.", show_default=False
+            "--approximate/--exact", help="Exact or approximate search; default: by size.", show_default=False
         ),
     ] = None,
     workers: o.Workers = None,

@@ -13,19 +13,21 @@ from clipsieve.cli import options as o
 def label(
     read: Annotated[list[str], typer.Argument(metavar="READ...", help="Files, folders or globs; or a finished run.")],
     labels: Annotated[
-        str | None, typer.Option("--labels", metavar="A,B,...", help="The labels, parted by commas.")
+        str | None, typer.Option("--labels", metavar="A,B,...", help="The labels, separated by commas.")
     ] = None,
-    labels_file: Annotated[Path | None, typer.Option("--labels-file", help="A file of labels, one a line.")] = None,
+    labels_file: Annotated[Path | None, typer.Option("--labels-file", help="A file of labels, one per line.")] = None,
     template: Annotated[
         list[str] | None,
-        typer.Option("--template", help="'a photo of a {}' when not said; repeatable, their vectors are averaged."),
+        typer.Option("--template", help="Default: 'a photo of a {}'; repeatable, vectors are averaged."),
     ] = None,
     min_probability: Annotated[
         float, typer.Option("--min-probability", metavar="P", help="Below it an image is 'none of these'.")
     ] = 0.0,
     all: Annotated[bool, typer.Option("--all", help="Keep the probabilities of all labels.")] = False,
     sheet: Annotated[Path | None, typer.Option("--sheet", metavar="PNG", help="Draw a contact sheet.")] = None,
-    sheet_size: Annotated[int | None, typer.Option("--sheet-size", min=1, help="Images on the sheet, or 60.")] = None,
+    sheet_size: Annotated[
+        int | None, typer.Option("--sheet-size", min=1, help="Images on the sheet; default: 60.")
+    ] = None,
     model: o.Model = None,
     out: Annotated[
         str | None, typer.Option("--out", metavar="RUN", help="Run folder, for a source.", callback=o.lasting)
@@ -45,7 +47,7 @@ def label(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Say of every image which label it shows best. A finished run with vectors is labelled without reading an image.
+    """Find the best label for each image. A finished run with vectors is labelled without reading any image.
 
     clipsieve label photos/ --labels "cat,dog" --vectors --out run
     clipsieve label run --labels-file animals.txt --sheet labels.png

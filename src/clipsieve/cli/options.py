@@ -26,8 +26,8 @@ Out = Annotated[
     str, typer.Option("--out", metavar="RUN", help="Run folder; the same command resumes it.", callback=lasting)
 ]
 Model = Annotated[str | None, typer.Option(help="Model: a hub id, a folder, or 'demo'.")]
-Layout = Annotated[str | None, typer.Option(help="captions, lists or interleaved; inferred when not said.")]
-Format = Annotated[str | None, typer.Option(help="jsonl, csv, parquet, webdataset or folder; inferred when not said.")]
+Layout = Annotated[str | None, typer.Option(help="captions, lists or interleaved; inferred by default.")]
+Format = Annotated[str | None, typer.Option(help="jsonl, csv, parquet, webdataset or folder; inferred by default.")]
 Image = Annotated[str | None, typer.Option("--image", metavar="COLUMN", help="Column of the image or images.")]
 Text = Annotated[list[str] | None, typer.Option("--text", metavar="COLUMN", help="Column of a text; repeatable.")]
 Id = Annotated[str | None, typer.Option("--id", metavar="COLUMN", help="Column of the sample id.")]
@@ -36,20 +36,23 @@ Dedup = Annotated[
     str | None, typer.Option("--dedup", metavar="COSINE", help="Drop near duplicates: 0.9; or exact, perceptual.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images or texts a forward pass.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Threads for images; all cores when not said.")]
-Engine = Annotated[
-    str | None, typer.Option(metavar="local|ray", help="This machine (when not said), or a Ray cluster.")
-]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images or texts per forward pass.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Threads for images; default: all cores.")]
+Engine = Annotated[str | None, typer.Option(metavar="local|ray", help="This machine (default), or a Ray cluster.")]
 Address = Annotated[
     str | None,
-    typer.Option(metavar="auto|ray://HOST:PORT", help="The cluster; one is started here when not said."),
+    typer.Option(
+        metavar="auto|HOST:PORT|ray://HOST:PORT", help="The cluster; default: RAY_ADDRESS, else one started here."
+    ),
 ]
 Encoders = Annotated[
-    str | None, typer.Option(metavar="N|MIN-MAX", help="Copies of the model on the cluster; one a GPU or node.")
+    str | None,
+    typer.Option(
+        metavar="N|MIN-MAX", help="Copies of the model; default: as many as the GPUs hold, else one per node."
+    ),
 ]
 EncoderGpus = Annotated[
-    float | None, typer.Option("--encoder-gpus", min=0, help="GPUs of each copy, 0.5 for two on one; 0 for the CPU.")
+    float | None, typer.Option("--encoder-gpus", min=0, help="GPUs per copy: 0.5 puts two on one, 0 uses the CPU.")
 ]
 OnError = Annotated[str | None, typer.Option(help="What a broken image does: drop, drop-sample, keep or stop.")]
 LongText = Annotated[str | None, typer.Option(help="truncate, chunk-max, chunk-mean or error.")]

@@ -12,7 +12,7 @@ from clipsieve.cli import options as o
 def report(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")] = "clipsieve-run",
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="HTML", help="The file; RUN/report.html when not said.")
+        str | None, typer.Option("--output", "-o", metavar="HTML", help="The file; default: RUN/report.html.")
     ] = None,
     quiet: o.Quiet = False,
     json: o.Json = False,

@@ -51,7 +51,7 @@ def run(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Run a recipe: read, score, keep, write, and say what became of every image.
+    """Run a recipe: read, score, keep, write, and record what happened to every image.
 
     clipsieve run recipe.yaml
     clipsieve run --read docs.parquet --keep 'clip_score >= 0.2' --write webdataset:curated/

@@ -27,7 +27,7 @@ def search(
     ] = None,
     image: Annotated[str | None, typer.Option(metavar="PATH", help="An image to look for; with TEXT, both.")] = None,
     page: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Also write a page to look at.")] = None,
-    model: Annotated[str | None, typer.Option(help="Where the index's model is, if its name has changed.")] = None,
+    model: Annotated[str | None, typer.Option(help="Where to find the index's model, if its name has changed.")] = None,
     device: o.Device = "auto",
     json: o.Json = False,
 ) -> None:

@@ -13,7 +13,7 @@ def tune(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder.")] = "clipsieve-run",
     keep: Annotated[
         list[str] | None,
-        typer.Option("--keep", metavar="RULE", help="All the rules there would be; the run's own when not said."),
+        typer.Option("--keep", metavar="RULE", help="All rules, in place of the run's; default: the run's own."),
     ] = None,
     suggest: Annotated[
         list[str] | None,
@@ -21,7 +21,7 @@ def tune(
     ] = None,
     json: o.Json = False,
 ) -> None:
-    """See what other rules would change: the funnel before and after, what each rule drops, which images turn.
+    """See what other rules would change: the funnel before and after, what each rule drops, which images change sides.
 
     clipsieve tune run --keep 'clip_score >= 0.22' --keep 'blur >= 80'
     clipsieve tune run --suggest 30% --suggest blur=90%

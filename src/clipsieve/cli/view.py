@@ -16,12 +16,10 @@ def view(
         str | None, typer.Option(metavar="INDEX", help="Search in it: a path, or a clickhouse:// or chdb:// URL.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Where to listen; 0 takes a free one.")] = 8765,
-    host: Annotated[
-        str, typer.Option(help="Another than this machine's own asks whoever comes for a token.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but loopback requires a token.")] = "127.0.0.1",
     open: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
 ) -> None:
-    """Look at a run in the browser: move thresholds and see what comes and goes, search, and apply what you chose.
+    """Explore a run in the browser: move thresholds, see what changes, search, and apply your choice.
 
     clipsieve view run --index run.index
     """

@@ -246,7 +246,7 @@ class Chunk:
             name = self.batch.parts.images[image].reference or "inline image"
             raise CountsError(
                 f"stopped at shard {self.shard}, row {row} ({name}): {error}; "
-                "mend it, or choose --on-error drop, drop-sample or keep"
+                "fix it, or choose --on-error drop, drop-sample or keep"
             )
         wanted = np.ones(self.batch.images, dtype=bool)
         if not self.plan.recipe.score_all:

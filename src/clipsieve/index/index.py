@@ -122,9 +122,9 @@ class Index:
         when the model is not the one that made the index.
         """
         if text is None and image is None:
-            raise UsageError("say what to look for: a text, an image, or both")
+            raise UsageError("give a text, an image, or both to look for")
         if text is not None and not text.strip():
-            raise UsageError("the query is empty; say what to look for")
+            raise UsageError("the query is empty; give a text to look for")
         if text is not None and text.encode(errors="ignore") != text.encode(errors="replace"):
             raise UsageError("the query is not text in UTF-8")
         self._checked(k, where)  # before a model is loaded for nothing

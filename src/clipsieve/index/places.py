@@ -36,7 +36,7 @@ def open_store(place: str | Path, *, create: bool = False) -> Store:
         return _server(str(place))
     if scheme.lower() in ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "http", "https"):
         raise UsageError(f"an index is on this machine or in a database, not at {scheme}://; give {FORMS}")
-    raise UsageError(f"{scheme}:// is no kind of index; give {FORMS}")
+    raise UsageError(f"{scheme}:// is not an index; give {FORMS}")
 
 
 def _in_process(path: str, create: bool) -> Store:
@@ -66,6 +66,6 @@ def _server(url: str) -> Store:
         raise malformed
     for name in names:
         if not _NAME.fullmatch(name):
-            raise UsageError(f"{name!r} is no name of a database or table: letters, digits and _ make one")
+            raise UsageError(f"{name!r} is not a name of a database or table: use letters, digits and _")
     database, table = names if len(names) == 2 else ("default", names[0])
     return ClickHouseStore(Server(host, port, user, unquote(parts.password or "")), title, database, table)

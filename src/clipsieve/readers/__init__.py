@@ -140,7 +140,7 @@ def _inferred(listings: Sequence[Listing]) -> Format:
                 found.setdefault(known.name, (known, file.path))
     if len(found) > 1:
         examples = " and ".join(example for _, example in found.values())
-        raise SourceError(f"{listings[0].path}: files of several formats ({examples}); say the format")
+        raise SourceError(f"{listings[0].path}: files of several formats ({examples}); give --format")
     return next(iter(found.values()))[0] if found else _said("folder")
 
 
@@ -155,7 +155,7 @@ def _format_of(path: str, *, in_folder: bool) -> Format | None:
     if ending in IMAGE_EXTENSIONS:
         raise SourceError(f"{path}: an image; give the folder that holds the images")
     known = [ending for candidate in FORMATS for ending in candidate.extensions]
-    raise SourceError(f"{path}: unknown format; known are {', '.join(known)} and folders; say the format")
+    raise SourceError(f"{path}: unknown format; known are {', '.join(known)} and folders; give --format")
 
 
 def _inside(folder: str, folders: Sequence[str]) -> bool:

@@ -146,7 +146,7 @@ def _header(path: str) -> tuple[list[str], int]:
         raise SourceError(f"{path}: its header holds zero bytes: not a text file, or not in UTF-8")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ColumnError(f"{path}: column {twice[0]!r} stands twice in the header; rename one")
+        raise ColumnError(f"{path}: column {twice[0]!r} appears twice in the header; rename one")
     return names, mark + len(taken)
 
 

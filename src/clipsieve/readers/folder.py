@@ -45,7 +45,7 @@ class ImageFolder:
         self._source = source
         self._folders = {root: _sorted_out(root, source.files) for root in source.folders}
         if not any(folder.images for folder in self._folders.values()):
-            raise SourceError(f"{source.name}: no images and no data files in it; check the path, or say the format")
+            raise SourceError(f"{source.name}: no images and no data files in it; check the path, or give --format")
         self.layout = source.infer_rows(_SCHEMA)
 
     def describe(self) -> str:

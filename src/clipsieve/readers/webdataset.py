@@ -241,7 +241,7 @@ def _samples(path: str) -> Iterator[TarSample]:
         try:
             yield from tar_samples(file)
         except tarfile.TarError as failure:
-            raise SourceError(f"{path}: not a tar ({failure}); fetch or write it again, or say the format") from None
+            raise SourceError(f"{path}: not a tar ({failure}); fetch or write it again, or give --format") from None
 
 
 def _holds_documents(files: Sequence[SourceFile]) -> bool:

@@ -109,7 +109,7 @@ class Applying:
                 raise UsageError(f"{self._job.name} is being written; wait until it is done")
             out = self._place(asked.name)
             if _taken(out):
-                raise UsageError(f"{asked.name} is there already{_go_on(out)}; choose another name")
+                raise UsageError(f"{asked.name} already exists{_go_on(out)}; choose another name")
             self._asked, self._job = asked, (job := Job(name=asked.name))
         # A daemon: who stops the server need not wait long, and the same command goes on with what is committed.
         self._thread = Thread(target=self._apply, args=(job, asked, out), daemon=True)

@@ -57,9 +57,9 @@ class Searcher:
         if asked.within not in self.within:
             raise UsageError(f"there is no {asked.within} to search in: {self.sentence}")
         if (asked.text is None) == (asked.row is None):
-            raise UsageError("say what to look for: a text, or an image")
+            raise UsageError("give a text or an image to look for")
         if asked.text is not None and not asked.text.strip():
-            raise UsageError("the query is empty; say what to look for")
+            raise UsageError("the query is empty; give a text to look for")
         if asked.row is not None:
             check_image(self._view, asked.row)
         with self._one:

@@ -41,7 +41,7 @@ def check_place(format: str, path: str, suffix: str, run: Path) -> Path:
 def check_free(path: Path) -> None:
     """Raises ``OutputError`` when something is there."""
     if os.path.lexists(path):
-        raise OutputError(f"{path} is there already; remove it or choose another")
+        raise OutputError(f"{path} already exists; remove it or choose another")
 
 
 @contextmanager

@@ -74,7 +74,7 @@ class Unread:
 
 def materialization_failed(first: str) -> RuntimeError:
     """The error of the policy ``error``."""
-    told = "mend it, or choose on_materialize_error warn, drop_row or drop_sample"
+    told = "fix it, or choose on_materialize_error warn, drop_row or drop_sample"
     return RuntimeError(f"Materialization failed. First: {first}; {told}")
 
 

@@ -53,7 +53,7 @@ class InterleavedWriter(ProcessingStage):
     def check_mode(self) -> None:
         """Raises ``FileExistsError`` when the folder must not be there and is."""
         if self.mode == "error" and self.folder.exists():
-            raise FileExistsError(f"{self.name}: {self.folder} is there already; choose another folder or mode")
+            raise FileExistsError(f"{self.name}: {self.folder} already exists; choose another folder or mode")
 
     def __post_init__(self) -> None:
         check(self, name=TEXT, path=PATH.or_none, output_dir=PATH.or_none, materialize_on_write=FLAG)
