@@ -19,7 +19,7 @@ import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
 from clipsieve.engines.ray.cluster import _measured
-from clipsieve.engines.ray.place import Place
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
@@ -219,7 +219,7 @@ def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:
     recipe = Recipe.build({"read": "a", "engine": "ray", "encoder_gpus": 1})
     alone = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     with pytest.raises(RecipeError, match="encoder_gpus 1: this machine, on which the cluster was started, has no GPU"):
-        _measured(alone, recipe, Place(folder="."), can_grow=False)
+        _measured(alone, recipe, WorkerEnvironment(folder="."), can_grow=False)
 
 
 def test_a_recipe_in_a_file_may_be_told_where_to_run(tmp_path: Path, source: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from clipsieve.dedup import stretches
-from clipsieve.engines.ray.place import Place
 from clipsieve.engines.ray.spread import InTasks
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from tests.engines.conftest import curate_table
 from tests.engines.test_selections_elsewhere import CAPTIONS, captions, files
 
@@ -25,7 +25,7 @@ def test_shares_and_near_duplicates_on_a_cluster(
 ) -> None:
     monkeypatch.setattr(stretches, "FEWEST", 8)
     options: dict[str, Any] = {"dedup": dedup, "rows_a_shard": 5, "write": "parquet", "on_error": "keep"}
-    for name, spread in (("here", None), ("there", InTasks(place=Place(folder=os.getcwd())))):
+    for name, spread in (("here", None), ("there", InTasks(environment=WorkerEnvironment(folder=os.getcwd())))):
         curate_table(captions(), CAPTIONS, "clip_score in top 90%", out=tmp_path / name, spread=spread, **options)
 
     assert files(tmp_path / "there") == files(tmp_path / "here")

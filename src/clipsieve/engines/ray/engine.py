@@ -9,11 +9,11 @@ from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.ray.cluster import Cluster
-from clipsieve.engines.ray.failures import arrived
-from clipsieve.engines.ray.model import Model
-from clipsieve.engines.ray.parcel import Parcel, loaded
-from clipsieve.engines.ray.pipeline import done
-from clipsieve.engines.ray.place import sent
+from clipsieve.engines.ray.failures import deserialize_error
+from clipsieve.engines.ray.model import ModelInfo
+from clipsieve.engines.ray.objects import put_object
+from clipsieve.engines.ray.pipeline import run_shards
+from clipsieve.engines.ray.shard_row import ShardRow, unpickled
 from clipsieve.engines.ray.steps import Job
 from clipsieve.engines.usage import PREPARE, WRITE, Meter, Usage
 from clipsieve.errors import SourceError
@@ -36,7 +36,7 @@ class RayEngine:
         cluster: Cluster,
         plan: Plan,
         reader: Reader,
-        model: Model | None,
+        model: ModelInfo | None,
         committer: Committer,
         progress: Callable[[int, Counts | None], None],
     ) -> None:
@@ -53,7 +53,7 @@ class RayEngine:
             reader=reader,
             committer=committer,
             model=model,
-            place=cluster.place,
+            environment=cluster.environment,
             threads=plan.recipe.workers or THREADS,
             sharing=cluster.sharing,
         )
@@ -65,17 +65,17 @@ class RayEngine:
         first such shard then, and any other failure at once.
         """
         unread: dict[int, SourceError] = {}
-        for parcel in self._done(list(shards)):
-            stamps = loaded(parcel, "stamps")
+        for row in self._rows(list(shards)):
+            stamps = unpickled(row, "stamps")
             for stamp in stamps:
                 self.times.add(stamp.seconds)
-            if "failure" in parcel:
-                failure = arrived(*loaded(parcel, "failure"))
+            if "failure" in row:
+                failure = deserialize_error(*unpickled(row, "failure"))
                 if not isinstance(failure, SourceError):
                     raise failure
-                unread[loaded(parcel, "shard").number] = failure
+                unread[unpickled(row, "shard").number] = failure
                 continue
-            counts: Counts = loaded(parcel, "counts")
+            counts: Counts = unpickled(row, "counts")
             self._meter.add(stamps, counts.images.total)
             self.times.images += counts.images.total
             self.progress(counts.images.total, counts)
@@ -84,7 +84,7 @@ class RayEngine:
             others = f" (and {len(unread) - 1:,} more shards could not be read)" if len(unread) > 1 else ""
             raise SourceError(f"{unread[min(unread)]}{others}; the other shards are done")
 
-    def _done(self, shards: Sequence[Shard]) -> Iterator[Parcel]:
+    def _rows(self, shards: Sequence[Shard]) -> Iterator[ShardRow]:
         if not shards:
             return iter(())
-        return done(self._cluster, sent(self._job), shards, encodes=self.plan.needs_encoder)
+        return run_shards(self._cluster, put_object(self._job), shards, encodes=self.plan.needs_encoder)

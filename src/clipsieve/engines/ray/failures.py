@@ -21,7 +21,7 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def translate_ray_errors() -> Iterator[None]:
     """Raises again what work on another machine has raised, as itself; what Ray gives up on as ``EngineError``."""
     from ray.data.exceptions import ExecutionTimeoutError
     from ray.exceptions import RayError, RayTaskError
@@ -37,7 +37,7 @@ def told() -> Iterator[None]:
         raise EngineError(_gave_up(failure)) from failure
 
 
-def carried(failure: Exception) -> tuple[bytes, str]:
+def serialize_error(failure: Exception) -> tuple[bytes, str]:
     """A failure as it travels: pickled, and in words for where the pickle cannot be read.
 
     Where it was raised goes along as a note, which shows where a traceback does.
@@ -57,8 +57,8 @@ def carried(failure: Exception) -> tuple[bytes, str]:
     return pickle.dumps(_in_words(words)), words
 
 
-def arrived(data: Any, words: str) -> Exception:
-    """The failure that was ``carried``."""
+def deserialize_error(data: Any, words: str) -> Exception:
+    """The failure again; in words where this process lacks its class."""
     try:
         failure = pickle.loads(data)
     except Exception:  # its class may be one that only nodes have

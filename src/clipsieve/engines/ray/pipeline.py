@@ -12,8 +12,8 @@ from typing import Any
 
 from clipsieve.core.contracts import Shard
 from clipsieve.engines.ray.cluster import ENCODER_CPUS, STUCK_S, Cluster
-from clipsieve.engines.ray.failures import told
-from clipsieve.engines.ray.parcel import Parcel, unpacked
+from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.shard_row import ShardRow, unpacked
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
 
@@ -21,10 +21,10 @@ WAVE = 10_000
 """Shards that are handed to the cluster at once: each takes a little of the driver's memory and time."""
 
 
-def done(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def run_shards(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     """The rows of ``shards`` as they are done, in any order; ``job`` refers to a ``Job``."""
     if cluster.by_client:
-        return _driven(cluster, job, shards, encodes=encodes)
+        return _by_driver_actor(cluster, job, shards, encodes=encodes)
     return _in_waves(cluster, job, shards, encodes=encodes)
 
 
@@ -32,14 +32,14 @@ class _Driver:
     """Drives the operators from within the cluster, for a process that Ray's client connects: Ray Data cannot."""
 
     def __init__(self) -> None:
-        self._rows: SimpleQueue[Parcel] = SimpleQueue()
+        self._rows: SimpleQueue[ShardRow] = SimpleQueue()
 
     def drive(self, cluster: Cluster, job: Sequence[Any], shards: Sequence[Shard], encodes: bool) -> None:
         """Does ``shards``."""
-        for parcel in _in_waves(cluster, job[0], shards, encodes=encodes):
-            self._rows.put(parcel)
+        for row in _in_waves(cluster, job[0], shards, encodes=encodes):
+            self._rows.put(row)
 
-    def rows(self) -> list[Parcel]:
+    def rows(self) -> list[ShardRow]:
         """Those that have come since this was asked last; waits a little for the first."""
         found = []
         with suppress(Empty):
@@ -49,12 +49,12 @@ class _Driver:
         return found
 
 
-def _driven(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     import ray
 
     driver = ray.remote(num_cpus=0, max_concurrency=2)(_Driver).remote()
     try:
-        with told():
+        with translate_ray_errors():
             # In a list, a reference arrives as one.
             driving = driver.drive.remote(cluster, [job], shards, encodes)
             running = True
@@ -66,9 +66,9 @@ def _driven(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: boo
         ray.kill(driver)
 
 
-def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     for start in range(0, len(shards), WAVE):
-        with told(), _quiet():
+        with translate_ray_errors(), _quiet():
             for table in _dataset(cluster, job, shards[start : start + WAVE], encodes=encodes).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
