@@ -57,4 +57,21 @@ class Slow(Hook):
         here = ray.get_runtime_context().get_node_id()
         (self.marks / f"{here}-{time.monotonic_ns()}-{os.getpid()}").touch()
         if self.node in (None, here):
-            time.sleep(self.seconds)
+            self.wait()
+
+    def wait(self) -> None:
+        time.sleep(self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits(Slow):
+    """Waits on one node until others have done so many shards, and leaves marks as ``Slow`` does."""
+
+    others: int
+
+    def wait(self) -> None:
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            if sum(not mark.name.startswith(str(self.node)) for mark in self.marks.iterdir()) >= self.others:
+                return
+            time.sleep(0.05)

@@ -145,7 +145,7 @@ def test_by_rays_client_from_outside_the_cluster(cluster: Any, source: Path, tmp
     (tmp_path / "marks").mkdir()
     address = f"ray://127.0.0.1:{CLIENT}"
     command = [sys.executable, "-m", "tests.engines.ray.driven", address, str(source), str(tmp_path)]
-    subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=60)
+    subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=300)
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
 
 
