@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from clipsieve.core.batch import Batch
 
@@ -40,6 +40,24 @@ class Dies(Hook):
                 (self.marks / f"died-{number}").touch(exist_ok=False)
             except FileExistsError:
                 continue
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiesInEncoders(Hook):
+    """Kills the first process with the model that it comes to, before that has begun."""
+
+    marks: Path
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import ray
+
+        self.__dict__.update(state)
+        if ray.get_runtime_context().get_actor_id() is not None:
+            try:
+                (self.marks / "died").touch(exist_ok=False)
+            except FileExistsError:
+                return
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -20,7 +20,7 @@ import pytest
 from clipsieve.errors import SourceError
 from clipsieve.runfolder import RunFolder
 from tests.engines.ray.conftest import NODE, contents, curate
-from tests.engines.ray.hooks import Dies, Slow, Waits
+from tests.engines.ray.hooks import Dies, DiesInEncoders, Slow, Waits
 
 pytest.importorskip("ray.data")
 
@@ -106,6 +106,19 @@ def test_an_encoder_that_is_killed_for_its_memory(cluster: Any, source: Path, tm
     run = curate(source, tmp_path / "run", Slow(marks=marks, seconds=0.5), engine="ray", encoders=1, **MODEL)
     assert killed.result() > 0
     assert run.counts.images.total == 48
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+def test_an_encoder_on_a_gpu_that_is_killed_while_it_starts(
+    cluster: Any, source: Path, tmp_path: Path, marks: Path
+) -> None:
+    node = cluster.add_node(**NODE, num_gpus=1)  # one in Ray's books alone
+    try:
+        curate(source, tmp_path / "run", DiesInEncoders(marks=marks), engine="ray", **MODEL)
+    finally:
+        cluster.remove_node(node)
+    assert list(marks.iterdir()) == [marks / "died"]
+    curate(source, tmp_path / "local", **MODEL)
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
 
 

@@ -22,8 +22,10 @@ def import_ray() -> Any:
 
 @contextmanager
 def translate_ray_errors() -> Iterator[None]:
-    """Raises again what work on another machine has raised, as itself; what Ray gives up on as ``EngineError``."""
-    from ray.data.exceptions import ExecutionTimeoutError
+    """Raises again what work on another machine has raised, as itself, and all else as ``EngineError``.
+
+    Around nothing but calls of Ray: when a cluster changes beneath it, its own code raises more than ``RayError``.
+    """
     from ray.exceptions import RayError, RayTaskError
 
     try:
@@ -33,7 +35,9 @@ def translate_ray_errors() -> Iterator[None]:
         if cause is None or isinstance(cause, RayError):
             raise EngineError(_gave_up(failure)) from failure
         raise cause from (failure if isinstance(cause, ClipsieveError) else None)
-    except (RayError, ExecutionTimeoutError) as failure:
+    except ClipsieveError:
+        raise
+    except Exception as failure:
         raise EngineError(_gave_up(failure)) from failure
 
 

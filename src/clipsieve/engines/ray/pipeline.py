@@ -14,11 +14,15 @@ from clipsieve.core.contracts import Shard
 from clipsieve.engines.ray.cluster import ENCODER_CPUS, STUCK_S, Cluster
 from clipsieve.engines.ray.failures import translate_ray_errors
 from clipsieve.engines.ray.shard_row import ShardRow, unpacked
-from clipsieve.engines.ray.spread import CPUS
+from clipsieve.engines.ray.spread import CPUS, TRIES
 from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
 
-WAVE = 10_000
-"""Shards that are handed to the cluster at once: each takes a little of the driver's memory and time."""
+WAVE = 100_000
+"""Shards that are handed to the cluster at once.
+
+Each takes 8 kB and a millisecond of the driver before the first is begun; between two waves the cluster stands still
+and encoders load their weights again.
+"""
 
 
 def run_shards(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
@@ -68,7 +72,7 @@ def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, enc
 
 def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     for start in range(0, len(shards), WAVE):
-        with translate_ray_errors(), _quiet():
+        with translate_ray_errors(), _configured():
             for table in _dataset(cluster, job, shards[start : start + WAVE], encodes=encodes).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
@@ -76,11 +80,11 @@ def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: b
 
 
 def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Any:
-    from ray.data import ActorPoolStrategy, from_arrow
+    from ray.data import ActorPoolStrategy, from_blocks
 
-    # A block is a shard, whatever its size, and `batch_size=None` hands each over as it is.
-    rows: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    dataset = from_arrow([request(shard) for shard in shards])
+    # A block is a shard, which is one row; that batches are single rows must be said where there are GPUs.
+    rows: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    dataset = from_blocks([request(shard) for shard in shards])  # from_arrow would start a task for each
     if not encodes:
         return dataset.map_batches(partial(score_and_write, job), num_cpus=CPUS, **rows)
     fewest, most = cluster.encoders
@@ -99,8 +103,8 @@ def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bo
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and lines: there is a progress of ours."""
+def _configured() -> Iterator[None]:
+    """Ray Data without its own bars and lines, for there is a progress of ours, and as patient as a run needs it."""
     from ray.data import DataContext
 
     log = logging.getLogger("ray.data")
@@ -113,6 +117,7 @@ def _quiet() -> Iterator[None]:
             context.enable_progress_bars = False
             context.execution_no_progress_timeout_s = STUCK_S
             context.print_on_execution_start = False
+            context.max_consecutive_actor_init_deaths = TRIES  # of those that Ray's core does not start again
             with DataContext.current(context):
                 yield
     finally:
