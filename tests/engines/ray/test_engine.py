@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
 from clipsieve.engines.ray.cluster import _measured
+from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
 from clipsieve.recipe import Recipe
@@ -213,6 +215,17 @@ def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, t
         RecipeError, match=rf"^address 10\.0\.0\.1:6379: .* connected to the cluster at {cluster.address}"
     ):
         curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(("nodes", "encoders"), [(1, 2), (1, 6), (2, 3), (2, 4), (3, 64), (8, 1)])
+def test_beside_the_encoders_of_a_cpu_there_is_room_for_a_task(nodes: int, encoders: int) -> None:
+    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
+    found = [{"Alive": True, "Resources": {"CPU": 1.0}}] * nodes
+    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
+    recipe = Recipe.build({"read": "a", "engine": "ray", "encoders": encoders})
+    cluster = _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+    assert cluster.encoder_cpus > 0
+    assert round(math.ceil(encoders / nodes) * cluster.encoder_cpus + CPUS, 4) <= 1
 
 
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from clipsieve.recipe import Recipe
 
 ENCODER_CPUS = 0.1
-"""What an encoder reserves beside its share of a GPU: it works in bursts, between which the CPU is the tasks'."""
+"""What the encoders of a node reserve beside their GPUs: they work in bursts, between which the CPU is the tasks'."""
 
 PATIENCE_S = 20
 """How long the cluster may take to find room for the model before that is worth a line."""
@@ -69,6 +69,15 @@ class Cluster:
     def sharing(self) -> int | None:
         """Encoders that share the CPUs of a node, over which Ray spreads them; None on GPUs."""
         return None if self.gpus else math.ceil(self.encoders[1] / self.nodes)
+
+    @property
+    def encoder_cpus(self) -> float:
+        """What each encoder reserves of a CPU.
+
+        Wherever Ray puts them, on some node they take no more than ``ENCODER_CPUS``, so that a task fits beside them.
+        Rounded down, since Ray itself rounds to four digits.
+        """
+        return math.floor(10_000 * ENCODER_CPUS / math.ceil(self.encoders[1] / self.nodes)) / 10_000
 
     @contextmanager
     def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:

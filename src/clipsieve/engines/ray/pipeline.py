@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from clipsieve.core.contracts import Shard
-from clipsieve.engines.ray.cluster import ENCODER_CPUS, STUCK_S, Cluster
+from clipsieve.engines.ray.cluster import STUCK_S, Cluster
 from clipsieve.engines.ray.failures import translate_ray_errors
 from clipsieve.engines.ray.shard_row import ShardRow, unpacked
 from clipsieve.engines.ray.spread import CPUS, TRIES
@@ -94,7 +94,7 @@ def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bo
             Encode,
             fn_constructor_args=(job,),
             compute=ActorPoolStrategy(min_size=fewest, max_size=most),
-            num_cpus=ENCODER_CPUS,
+            num_cpus=cluster.encoder_cpus,
             num_gpus=cluster.gpus or None,
             **rows,
         )
