@@ -44,6 +44,18 @@ class Dies(Hook):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiesOf(Hook):
+    """Kills its process whenever it sees a text."""
+
+    text: str
+
+    def __call__(self, batch: Batch) -> list[None]:
+        if self.text in batch.table["text"].to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [None] * batch.table.num_rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class DiesInEncoders(Hook):
     """Kills the first process with the model that it comes to, before that has begun."""
 

@@ -17,10 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
-from clipsieve.errors import SourceError
+from clipsieve.engines.ray import pipeline
+from clipsieve.errors import EngineError, SourceError
 from clipsieve.runfolder import RunFolder
 from tests.engines.ray.conftest import NODE, contents, curate
-from tests.engines.ray.hooks import Dies, DiesInEncoders, Slow, Waits
+from tests.engines.ray.hooks import Dies, DiesInEncoders, DiesOf, Slow, Waits
 
 pytest.importorskip("ray.data")
 
@@ -69,6 +70,18 @@ def workers(named: str) -> list[psutil.Process]:
 def test_worker_processes_that_are_killed(cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any) -> None:
     curate(source, tmp_path / "run", Dies(marks=marks, times=2), engine="ray")
     assert len(list(marks.iterdir())) == 2
+    assert contents(tmp_path / "run") == whole
+
+
+def test_a_shard_that_kills_its_process_every_time_is_named_when_the_others_are_done(
+    cluster: Any, source: Path, tmp_path: Path, whole: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "TRIES", 1)
+    message = r"shard 5 \(.*5\.parquet\): the 2 processes that worked on it have all died.*; the other shards are done$"
+    with pytest.raises(EngineError, match=message):
+        curate(source, tmp_path / "run", DiesOf(text="a red thing number 32"), engine="ray")
+    assert RunFolder(tmp_path / "run").done("ledger") == {0, 1, 2, 3, 4, 6, 7}
+    curate(source, tmp_path / "run", engine="ray")
     assert contents(tmp_path / "run") == whole
 
 

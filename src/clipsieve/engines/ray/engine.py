@@ -9,7 +9,7 @@ from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
 from clipsieve.engines.ray.cluster import Cluster
-from clipsieve.engines.ray.failures import deserialize_error
+from clipsieve.engines.ray.failures import ProcessesDiedError, deserialize_error
 from clipsieve.engines.ray.model import ModelInfo
 from clipsieve.engines.ray.objects import put_object
 from clipsieve.engines.ray.pipeline import run_shards
@@ -61,28 +61,29 @@ class RayEngine:
     def run(self, shards: Iterable[Shard]) -> None:
         """Scores and commits ``shards``; ``progress`` hears of each commit.
 
-        A shard whose source cannot be read does not keep the others from being done. Raises ``SourceError`` for the
-        first such shard then, and any other failure at once.
+        A shard whose source cannot be read, or whose processes all die, does not keep the others from being done.
+        Raises that for the first such shard then, and any other failure at once.
         """
-        unread: dict[int, SourceError] = {}
+        failed: dict[int, SourceError | ProcessesDiedError] = {}
         for row in self._rows(list(shards)):
             stamps = unpickled(row, "stamps")
             for stamp in stamps:
                 self.times.add(stamp.seconds)
             if "failure" in row:
                 failure = deserialize_error(*unpickled(row, "failure"))
-                if not isinstance(failure, SourceError):
+                if not isinstance(failure, (SourceError, ProcessesDiedError)):
                     raise failure
-                unread[unpickled(row, "shard").number] = failure
+                failed[unpickled(row, "shard").number] = failure
                 continue
             counts: Counts = unpickled(row, "counts")
             self._meter.add(stamps, counts.images.total)
             self.times.images += counts.images.total
             self.progress(counts.images.total, counts)
         self.usage = self._meter.usage({PREPARE: self._cluster.cpus, WRITE: self._cluster.cpus})
-        if unread:
-            others = f" (and {len(unread) - 1:,} more shards could not be read)" if len(unread) > 1 else ""
-            raise SourceError(f"{unread[min(unread)]}{others}; the other shards are done")
+        if failed:
+            first = failed[min(failed)]
+            others = f" (and {len(failed) - 1:,} more shards failed)" if len(failed) > 1 else ""
+            raise type(first)(f"{first}{others}; the other shards are done") from first
 
     def _rows(self, shards: Sequence[Shard]) -> Iterator[ShardRow]:
         if not shards:

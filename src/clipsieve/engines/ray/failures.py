@@ -11,6 +11,10 @@ from typing import Any
 from clipsieve.errors import ClipsieveError, EngineError, UsageError
 
 
+class ProcessesDiedError(EngineError):
+    """A shard whose processes have all died, so that it is not begun anew once more."""
+
+
 def import_ray() -> Any:
     """Ray. Raises ``UsageError`` where it is not installed."""
     try:

@@ -86,19 +86,19 @@ def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bo
     rows: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
     dataset = from_blocks([request(shard) for shard in shards])  # from_arrow would start a task for each
     if not encodes:
-        return dataset.map_batches(partial(score_and_write, job), num_cpus=CPUS, **rows)
+        return dataset.map_batches(partial(score_and_write, job, TRIES), num_cpus=CPUS, **rows)
     fewest, most = cluster.encoders
     return (
-        dataset.map_batches(partial(prepare, job), num_cpus=CPUS, **rows)
+        dataset.map_batches(partial(prepare, job, TRIES), num_cpus=CPUS, **rows)
         .map_batches(
             Encode,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, TRIES),
             compute=ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=cluster.encoder_cpus,
             num_gpus=cluster.gpus or None,
             **rows,
         )
-        .map_batches(partial(write, job), num_cpus=CPUS, **rows)
+        .map_batches(partial(write, job, TRIES), num_cpus=CPUS, **rows)
     )
 
 

@@ -1,7 +1,8 @@
 """What happens to a shard in the processes of a cluster: prepared, encoded and committed, each where there is room.
 
-The steps are those of the local engine. A failure travels on in the shard's row in place of what it would have carried,
-so that the one who asked decides what becomes of the others, and raises it as what it was.
+The steps are those of the local engine. What a step raises travels on in the shard's row in place of a result, so that
+the one who asked decides what becomes of the others, and raises it as what it was. Ray tries again what ends without a
+row: when a process or a node is lost. How often is decided here, since of a shard that is given up, too, a row tells.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from clipsieve.engines.chunk import Chunk, chunks
 from clipsieve.engines.commit import Committer, ScoredShard
 from clipsieve.engines.encode import ShardTexts, score_vectors
 from clipsieve.engines.prepare import Preparation, ShardInWork
-from clipsieve.engines.ray.failures import serialize_error
+from clipsieve.engines.ray.failures import ProcessesDiedError, serialize_error
 from clipsieve.engines.ray.model import ModelInfo, load_same, threads_here
 from clipsieve.engines.ray.objects import get_object
 from clipsieve.engines.ray.shard_row import ShardRow, of_array, of_table, packed, to_table, unpacked, unpickled
@@ -59,16 +60,20 @@ def request(shard: Shard) -> pa.Table:
     return packed({"shard": shard, "stamps": []})
 
 
-def prepare(job: Any, table: pa.Table) -> Iterator[pa.Table]:
-    """Everything before the model; ``job`` refers to a ``Job``."""
-    return _each(table, PREPARE, lambda row, times: _prepare(_known(job), unpickled(row, "shard"), times))
+def prepare(job: Any, tries: int, table: pa.Table) -> Iterator[pa.Table]:
+    """Everything before the model.
+
+    ``job`` refers to a ``Job``. A shard whose process or node is lost is begun anew ``tries`` times, and then given up.
+    """
+    return _each(job, tries, table, PREPARE, _prepare)
 
 
 class Encode:
     """The model, loaded once a process."""
 
-    def __init__(self, job: Any) -> None:
+    def __init__(self, job: Any, tries: int) -> None:
         self._job = job
+        self._tries = tries
         self._failure: Exception | None = None
         try:
             known = _known(job)
@@ -80,12 +85,12 @@ class Encode:
 
     def __call__(self, table: pa.Table) -> Iterator[pa.Table]:
         """Inputs to vectors; what else is in the row goes on as it is."""
-        return _each(table, ENCODE, self._encode)
+        return _each(self._job, self._tries, table, ENCODE, self._encode)
 
-    def _encode(self, row: ShardRow, times: StageTimes) -> Mapping[str, Any]:
+    def _encode(self, job: Job, row: ShardRow, times: StageTimes) -> Mapping[str, Any]:
         if self._failure is not None:
             raise self._failure
-        recipe = _known(self._job).plan.recipe
+        recipe = job.plan.recipe
         seen = self._encoder.preprocessing
         inputs = np.frombuffer(row["inputs"], np.uint8).reshape(-1, seen.height, seen.width, 3)
         with times.of("encode images"):
@@ -97,14 +102,14 @@ class Encode:
         return {**going_on, "vectors": of_array(vectors), "dim": vectors.shape[1], "texts": found}
 
 
-def write(job: Any, table: pa.Table) -> Iterator[pa.Table]:
+def write(job: Any, tries: int, table: pa.Table) -> Iterator[pa.Table]:
     """Everything after the model, up to the commit."""
-    return _each(table, WRITE, lambda row, times: _write(_known(job), row, times))
+    return _each(job, tries, table, WRITE, _write)
 
 
-def score_and_write(job: Any, table: pa.Table) -> Iterator[pa.Table]:
+def score_and_write(job: Any, tries: int, table: pa.Table) -> Iterator[pa.Table]:
     """The whole way of a shard that needs no model."""
-    return _each(table, PREPARE, lambda row, times: _score_and_write(_known(job), unpickled(row, "shard"), times))
+    return _each(job, tries, table, PREPARE, _score_and_write)
 
 
 @lru_cache(maxsize=1)
@@ -119,7 +124,11 @@ def _known(job: Any) -> Job:
 
 
 def _each(
-    table: pa.Table, operator: str, work: Callable[[ShardRow, StageTimes], Mapping[str, Any]]
+    job: Any,
+    tries: int,
+    table: pa.Table,
+    operator: str,
+    work: Callable[[Job, ShardRow, StageTimes], Mapping[str, Any]],
 ) -> Iterator[pa.Table]:
     """The rows that ``work`` makes of a table's, stamped; one that carries a failure goes on as it is."""
     for row in unpacked(table):
@@ -129,7 +138,8 @@ def _each(
         times = StageTimes()
         began = time.time()
         try:
-            columns = work(row, times)
+            _check_tries(row, tries)
+            columns = work(_known(job), row, times)
         except Exception as failure:  # also what the user's own filters raise: raised again as itself, elsewhere
             columns = {"shard": row["shard"], "failure": serialize_error(failure)}
         stamp = Stamp(
@@ -140,6 +150,22 @@ def _each(
             seconds=times.seconds,
         )
         yield packed({**columns, "stamps": [*unpickled(row, "stamps"), stamp]})
+
+
+def _check_tries(row: ShardRow, tries: int) -> None:
+    """Raises ``ProcessesDiedError`` when the shard of ``row`` was begun anew more than ``tries`` times.
+
+    Counted here, since Ray Data would end the whole run, would not say which shard it was, and lets what the memory
+    monitor kills be tried for ever.
+    """
+    from ray._private.worker import global_worker
+
+    if global_worker.core_worker.get_current_task_attempt_number() > tries:
+        shard: Shard = unpickled(row, "shard")
+        raise ProcessesDiedError(
+            f"shard {shard.number} ({shard.pieces[0].path}): the {tries + 1} processes that worked on it have all "
+            "died, most likely for want of memory"
+        )
 
 
 def _prepared(job: Job, shard: Shard, times: StageTimes) -> tuple[ShardInWork, pa.Buffer]:
@@ -160,7 +186,8 @@ def _prepared(job: Job, shard: Shard, times: StageTimes) -> tuple[ShardInWork, p
     return one.work, inputs.getvalue()
 
 
-def _prepare(job: Job, shard: Shard, times: StageTimes) -> Mapping[str, Any]:
+def _prepare(job: Job, row: ShardRow, times: StageTimes) -> Mapping[str, Any]:
+    shard: Shard = unpickled(row, "shard")
     work, inputs = _prepared(job, shard, times)
     data, places = work.store.packed()
     work.store.close()
@@ -194,7 +221,8 @@ def _write(job: Job, row: ShardRow, times: StageTimes) -> Mapping[str, Any]:
     return _committed(job, shard, pieces, ByteStore.unpacked(row["bytes"], found["places"]), times)
 
 
-def _score_and_write(job: Job, shard: Shard, times: StageTimes) -> Mapping[str, Any]:
+def _score_and_write(job: Job, row: ShardRow, times: StageTimes) -> Mapping[str, Any]:
+    shard: Shard = unpickled(row, "shard")
     work, _ = _prepared(job, shard, times)
     return _committed(job, shard, work.chunks, work.store, times)
 
