@@ -226,6 +226,7 @@ def test_beside_the_encoders_of_a_cpu_there_is_room_for_a_task(nodes: int, encod
     cluster = _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
     assert cluster.encoder_cpus > 0
     assert round(math.ceil(encoders / nodes) * cluster.encoder_cpus + CPUS, 4) <= 1
+    assert cluster.tasks == nodes
 
 
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:

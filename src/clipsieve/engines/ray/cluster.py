@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from clipsieve.engines.ray.failures import import_ray, translate_ray_errors
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
-from clipsieve.engines.ray.spread import InTasks
+from clipsieve.engines.ray.spread import CPUS, InTasks
 from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, image_folders
 from clipsieve.errors import EngineError, RecipeError
 
@@ -55,6 +55,8 @@ class Cluster:
     nodes: int
     """Those with a CPU."""
     cpus: int
+    tasks: int
+    """Those that find room at the same time."""
     gpus: float
     encoders: tuple[int, int]
     by_client: bool
@@ -232,6 +234,7 @@ def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_g
         environment=environment,
         nodes=sum(count > 0 for count in cpus),
         cpus=sum(cpus),
+        tasks=sum(int(count / CPUS) for count in cpus),
         gpus=share,
         encoders=encoders,
         by_client=by_client,

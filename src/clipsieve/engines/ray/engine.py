@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
+from clipsieve.engines.downloads import sharing_requests
 from clipsieve.engines.ray.cluster import Cluster
 from clipsieve.engines.ray.failures import ProcessesDiedError, deserialize_error
 from clipsieve.engines.ray.model import ModelInfo
@@ -41,7 +42,7 @@ class RayEngine:
         progress: Callable[[int, Counts | None], None],
     ) -> None:
         self.plan = plan
-        self.reader = reader
+        self.reader = sharing_requests(reader, cluster.tasks)
         self.progress = progress
         self.times = StageTimes()
         self.workers_elsewhere: Spread | None = cluster.spread
@@ -50,7 +51,7 @@ class RayEngine:
         self._meter = Meter()
         self._job = Job(
             plan=plan,
-            reader=reader,
+            reader=self.reader,
             committer=committer,
             model=model,
             environment=cluster.environment,

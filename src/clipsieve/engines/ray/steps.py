@@ -177,6 +177,8 @@ def _prepared(job: Job, shard: Shard, times: StageTimes) -> tuple[ShardInWork, p
         prepare=None if job.model is None else job.model.preprocessing.prepare,
         workers=job.threads,
         times=times,
+        scratch=None,  # the node's own disk: the run folder is far away, and they are read again at once
+        stays_open=True,
     )
     inputs = pa.BufferOutputStream()
     for one in preparation.chunks([shard]):
