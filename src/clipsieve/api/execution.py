@@ -31,9 +31,8 @@ from clipsieve.engines.local import LocalEngine
 from clipsieve.engines.prior import Prior
 from clipsieve.engines.ray.cluster import Cluster, connected
 from clipsieve.engines.ray.engine import RayEngine
-from clipsieve.engines.ray.failures import import_ray
-from clipsieve.engines.ray.model import Model
-from clipsieve.engines.ray.place import PROBES, Place, first_images, portable
+from clipsieve.engines.ray.model import ModelInfo
+from clipsieve.engines.ray.objects import check_picklable
 from clipsieve.engines.select import Selector
 from clipsieve.engines.usage import Usage
 from clipsieve.errors import CountsError, OutputError, RecipeError
@@ -139,8 +138,7 @@ def execute(
     check_output(plan, out)
     _check_filters(filters)
     if on_cluster and filters:
-        import_ray()
-        portable(filters)
+        check_picklable(filters)
     if filters and plan.two_passes:
         raise RecipeError(
             "filters in Python need a recipe without dedup and top N %; use those on what the filters leave"
@@ -155,9 +153,7 @@ def execute(
         cluster = model = None
         if of_before is None:
             if on_cluster:
-                read = [file.path for file in reader.files()[:PROBES]]
-                place_here = Place.of(recipe, str(out)).reading(read)
-                cluster = held.enter_context(connected(recipe, place_here))
+                cluster = held.enter_context(connected(recipe, out, reader))
             model = _model(plan, progress, encoder, known, cluster)
         here = versions()
         fingerprint = known.fingerprint if known else model.fingerprint if model else None
@@ -183,7 +179,7 @@ def execute(
         shards = folder.shards(reader.files(), found)
         committer = committer_of(plan, folder, fingerprint, filters)
         if cluster is not None:
-            cluster = held.enter_context(cluster.shared(first_images(source, shards), committer))
+            cluster = held.enter_context(cluster.shared(source, shards, committer))
         engine = _engine(plan, source, committer, progress, model, known, cluster)
         scoring = time.monotonic()
         run_passes(plan, folder, shards, engine, committer, progress, lambda: images_before(plan, folder))
@@ -214,10 +210,10 @@ class Engine(Protocol):
 
 def _model(
     plan: Plan, progress: Progress, encoder: Encoder | None, known: Known | None, cluster: Cluster | None
-) -> Encoder | Model | None:
+) -> Encoder | ModelInfo | None:
     """The plan's model, or on a cluster what is to be known of it; None where nothing needs one."""
     if cluster is not None:
-        return cluster.ask_model(plan.recipe, plan.prompts, progress.say) if plan.needs_encoder else None
+        return cluster.model_info(plan.recipe, plan.prompts, progress.say) if plan.needs_encoder else None
     model = known.encoder if known else encoder
     if model is None and known is None and plan.needs_encoder:
         model = load_encoder(plan.recipe)
@@ -231,7 +227,7 @@ def _engine(
     source: Reader,
     committer: Committer,
     progress: Progress,
-    model: Encoder | Model | None,
+    model: Encoder | ModelInfo | None,
     known: Known | None,
     cluster: Cluster | None,
 ) -> Engine:
@@ -239,9 +235,9 @@ def _engine(
         progress.advance(images, counts is not None)
 
     if cluster is not None:
-        assert model is None or isinstance(model, Model)
+        assert model is None or isinstance(model, ModelInfo)
         return RayEngine(cluster=cluster, plan=plan, reader=source, model=model, committer=committer, progress=advance)
-    assert not isinstance(model, Model)
+    assert not isinstance(model, ModelInfo)
     return LocalEngine(
         plan=plan,
         reader=source,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 IN_MEMORY = 32 * 2**20
-"""Bytes of a shard's fetched images that stay in memory; more go to a temporary file in the run folder."""
+"""Bytes of a shard's fetched images that stay in memory; more go to a temporary file."""
 
 
 class ByteStore:
@@ -31,6 +31,7 @@ class ByteStore:
 
     def __init__(self, folder: Path | None) -> None:
         place = None if folder is None else str(folder)
+        self._where = tempfile.gettempdir() if folder is None else "the run folder"
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=place)  # noqa: SIM115 - see close
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
         self._end = 0
@@ -44,7 +45,7 @@ class ByteStore:
                 self._file.write(data)
             except OSError as failure:
                 raise OutputError(
-                    f"cannot hold the bytes of images in the run folder: {failure.strerror or failure}; "
+                    f"cannot hold the bytes of images in {self._where}: {failure.strerror or failure}; "
                     f"{remedy(failure)}, then run the same command again to resume"
                 ) from failure
             self._places[key] = (self._end, len(data))

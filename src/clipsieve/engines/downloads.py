@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,13 +40,17 @@ AGAIN = 0.05
 class Downloads:
     """Announces the images by URL of shards as they come, and lets go of them when the run does.
 
-    A context manager around all that reads the images. ``folder`` is the run's, None where there is none.
+    A context manager around all that reads the images. ``folder`` is the run's, None where there is none. With
+    ``stays_open`` the process's ``Downloader`` is left to what comes afterwards.
     """
 
-    def __init__(self, policy: FetchPolicy | None, folder: RunFolder | None, times: StageTimes) -> None:
+    def __init__(
+        self, policy: FetchPolicy | None, folder: RunFolder | None, times: StageTimes, *, stays_open: bool = False
+    ) -> None:
         self._policy = policy
         self._folder = folder
         self._times = times
+        self._stays_open = stays_open
         self._keeps = policy is not None and policy.keep and folder is not None
         self._announced: dict[int, Announcement] = {}
         self._stopped = threading.Event()
@@ -96,7 +101,7 @@ class Downloads:
 
     def _downloader(self, policy: FetchPolicy) -> Downloader:
         if self._started is None:
-            self._started = self._held.enter_context(downloads(policy, then_close=True))
+            self._started = self._held.enter_context(downloads(policy, then_close=not self._stays_open))
         return self._started
 
     def _ready(self, work: ShardInWork, batch: Batch, urls: Sequence[str]) -> tuple[ShardInWork, Batch]:
@@ -131,6 +136,20 @@ class Downloads:
                     group, size = [], 0
             if group:
                 writer.write_table(kept_rows(*zip(*group, strict=True)))
+
+
+def sharing_requests(reader: Reader, processes: int) -> Reader:
+    """``reader`` for each of so many processes that fetch at the same time, the recipe's requests divided among them.
+
+    Each may send one at least, to a host and in all.
+    """
+    policy = reader.layout.fetch
+    if policy is None:
+        return reader
+    each = {name: max(1, getattr(policy, name) // processes) for name in ("concurrency", "per_host")}
+    shared = copy(reader)
+    shared.layout = replace(reader.layout, fetch=policy.model_copy(update=each))
+    return shared
 
 
 def with_kept(rows: Rows, shard: int, folders: Sequence[RunFolder]) -> Rows:

@@ -70,6 +70,7 @@ class LocalEngine:
             prepare=None if self.encoder is None else self.encoder.prepare,
             workers=self.workers,
             times=self.times,
+            scratch=self.sink.scratch,
             prior=self.prior,
         )
         with (

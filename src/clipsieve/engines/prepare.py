@@ -23,6 +23,8 @@ from clipsieve.engines.downloads import Downloads
 from clipsieve.engines.prefetch import Prefetch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clipsieve.core.contracts import Pixels, Reader, Rows, Shard, Vectors
     from clipsieve.engines.commit import Sink
     from clipsieve.engines.prior import Prior
@@ -59,8 +61,10 @@ class Prepared:
 class Preparation:
     """Prepares shards with ``workers`` threads; a few chunks are in memory at once.
 
-    ``prepare`` makes the model's input of an image, None where there is no model. ``prior`` gives, for the number of
-    a shard, what an earlier run found of it: only what lacks is computed.
+    ``prepare`` makes the model's input of an image, None where there is no model. ``scratch`` is the folder for bytes
+    that are too many for memory, None for the system's. ``stays_open`` says that the process goes on to more shards
+    afterwards, so that connections to hosts, and what is known of these, are kept. ``prior`` gives, for the number of a
+    shard, what an earlier run found of it: only what lacks is computed.
     """
 
     def __init__(
@@ -72,6 +76,8 @@ class Preparation:
         prepare: Prepare | None,
         workers: int,
         times: StageTimes,
+        scratch: Path | None,
+        stays_open: bool = False,
         prior: Callable[[int], Prior] | None = None,
     ) -> None:
         self.plan = plan
@@ -80,11 +86,12 @@ class Preparation:
         self.prepare = prepare
         self.workers = workers
         self.times = times
+        self.scratch = scratch
         self.prior = prior
         self._stopping = threading.Event()
         # Of what an earlier run has scored few images are read again, and which is not known before.
         self._prefetch = None if prior else Prefetch()
-        self._downloads = Downloads(None if prior else reader.layout.fetch, sink.folder, times)
+        self._downloads = Downloads(None if prior else reader.layout.fetch, sink.folder, times, stays_open=stays_open)
 
     def stop(self) -> None:
         """Lets image work that still waits go undone, so that a run that fails ends at once."""
@@ -147,7 +154,7 @@ class Preparation:
             with self.times.of("read rows"):
                 rows = self.reader.read(shard)
                 batch = Batch.from_rows(rows, self.reader.layout)
-            yield ShardInWork(shard=shard, rows=rows, store=ByteStore(self.sink.scratch)), batch
+            yield ShardInWork(shard=shard, rows=rows, store=ByteStore(self.scratch)), batch
 
 
 def _with_last(items: Iterator[T]) -> Iterator[tuple[T, bool]]:

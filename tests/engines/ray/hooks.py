@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from clipsieve.core.batch import Batch
 
@@ -44,6 +44,36 @@ class Dies(Hook):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DiesOf(Hook):
+    """Kills its process whenever it sees a text."""
+
+    text: str
+
+    def __call__(self, batch: Batch) -> list[None]:
+        if self.text in batch.table["text"].to_pylist():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [None] * batch.table.num_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiesInEncoders(Hook):
+    """Kills the first process with the model that it comes to, before that has begun."""
+
+    marks: Path
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import ray
+
+        self.__dict__.update(state)
+        if ray.get_runtime_context().get_actor_id() is not None:
+            try:
+                (self.marks / "died").touch(exist_ok=False)
+            except FileExistsError:
+                return
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Slow(Hook):
     """Takes its time on one node, or on all, and leaves a mark for each time and node."""
 
@@ -57,4 +87,21 @@ class Slow(Hook):
         here = ray.get_runtime_context().get_node_id()
         (self.marks / f"{here}-{time.monotonic_ns()}-{os.getpid()}").touch()
         if self.node in (None, here):
-            time.sleep(self.seconds)
+            self.wait()
+
+    def wait(self) -> None:
+        time.sleep(self.seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waits(Slow):
+    """Waits on one node until others have done so many shards, and leaves marks as ``Slow`` does."""
+
+    others: int
+
+    def wait(self) -> None:
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            if sum(not mark.name.startswith(str(self.node)) for mark in self.marks.iterdir()) >= self.others:
+                return
+            time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
 from clipsieve.engines.ray.cluster import _measured
-from clipsieve.engines.ray.place import Place
+from clipsieve.engines.ray.spread import CPUS
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
@@ -145,7 +147,7 @@ def test_by_rays_client_from_outside_the_cluster(cluster: Any, source: Path, tmp
     (tmp_path / "marks").mkdir()
     address = f"ray://127.0.0.1:{CLIENT}"
     command = [sys.executable, "-m", "tests.engines.ray.driven", address, str(source), str(tmp_path)]
-    subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=60)
+    subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=300)
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
 
 
@@ -215,11 +217,23 @@ def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, t
         curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
 
 
+@pytest.mark.parametrize(("nodes", "encoders"), [(1, 2), (1, 6), (2, 3), (2, 4), (3, 64), (8, 1)])
+def test_beside_the_encoders_of_a_cpu_there_is_room_for_a_task(nodes: int, encoders: int) -> None:
+    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
+    found = [{"Alive": True, "Resources": {"CPU": 1.0}}] * nodes
+    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
+    recipe = Recipe.build({"read": "a", "engine": "ray", "encoders": encoders})
+    cluster = _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+    assert cluster.encoder_cpus > 0
+    assert round(math.ceil(encoders / nodes) * cluster.encoder_cpus + CPUS, 4) <= 1
+    assert cluster.tasks == nodes
+
+
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:
     recipe = Recipe.build({"read": "a", "engine": "ray", "encoder_gpus": 1})
     alone = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     with pytest.raises(RecipeError, match="encoder_gpus 1: this machine, on which the cluster was started, has no GPU"):
-        _measured(alone, recipe, Place(folder="."), can_grow=False)
+        _measured(alone, recipe, WorkerEnvironment(folder="."), can_grow=False)
 
 
 def test_a_recipe_in_a_file_may_be_told_where_to_run(tmp_path: Path, source: Path) -> None:

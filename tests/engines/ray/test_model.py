@@ -7,15 +7,15 @@ from types import SimpleNamespace
 import pytest
 
 from clipsieve.engines.ray import model
-from clipsieve.engines.ray.model import ask, load_same, threads_here
-from clipsieve.engines.ray.place import Place
+from clipsieve.engines.ray.model import load_model_info, load_same, threads_here
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import ModelError
 from clipsieve.recipe import Recipe
 
 
 def test_a_node_with_another_model_is_named() -> None:
     recipe = Recipe.build({"read": "images", "model": "demo"})
-    known = ask(Place(folder="."), recipe, [("a cat",)])
+    known = load_model_info(WorkerEnvironment(folder="."), recipe, [("a cat",)])
     assert load_same(recipe, known.fingerprint, None).preprocessing == known.preprocessing
     assert known.prompts is not None
     with pytest.raises(ModelError, match=r"on node .*: the model demo is another one there \(fp32-.*, elsewhere fp16"):

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from clipsieve.engines.ray.place import Place
 from clipsieve.engines.ray.spread import InTasks
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import EngineError, OutputError
 
 pytest.importorskip("ray.data")
 
 
 def spread() -> InTasks:
-    return InTasks(place=Place(folder=os.getcwd()))
+    return InTasks(environment=WorkerEnvironment(folder=os.getcwd()))
 
 
 def test_results_come_in_the_order_of_the_items_and_items_are_asked_for_as_there_is_room(cluster: Any) -> None:

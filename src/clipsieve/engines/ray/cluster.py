@@ -13,19 +13,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clipsieve.engines.ray.failures import import_ray, told
-from clipsieve.engines.ray.model import Model, ask
-from clipsieve.engines.ray.place import Place
-from clipsieve.engines.ray.spread import InTasks
+from clipsieve.engines.ray.failures import import_ray, translate_ray_errors
+from clipsieve.engines.ray.model import ModelInfo, load_model_info
+from clipsieve.engines.ray.spread import CPUS, InTasks
+from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, image_folders
 from clipsieve.errors import EngineError, RecipeError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from clipsieve.core.contracts import Reader, Shard
     from clipsieve.core.embed import Prompt
     from clipsieve.engines.commit import Committer
     from clipsieve.recipe import Recipe
 
 ENCODER_CPUS = 0.1
-"""What an encoder reserves beside its share of a GPU: it works in bursts, between which the CPU is the tasks'."""
+"""What the encoders of a node reserve beside their GPUs: they work in bursts, between which the CPU is the tasks'."""
 
 PATIENCE_S = 20
 """How long the cluster may take to find room for the model before that is worth a line."""
@@ -37,7 +40,7 @@ STUCK_S = 60 * 60
 """How long nothing may move before the run ends: longer than any shard takes, and than a new node takes to start."""
 
 CLIENT_PORT = 10001
-"""Where Ray's client knocks when ``ray://HOST`` names no port."""
+"""The port of Ray's client when ``ray://HOST`` names no port."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,10 +51,12 @@ class Cluster:
     has; 0 for the CPU.
     """
 
-    place: Place
+    environment: WorkerEnvironment
     nodes: int
     """Those with a CPU."""
     cpus: int
+    tasks: int
+    """Those that find room at the same time."""
     gpus: float
     encoders: tuple[int, int]
     by_client: bool
@@ -60,26 +65,36 @@ class Cluster:
     @property
     def spread(self) -> InTasks:
         """Work on many items over all nodes."""
-        return InTasks(place=self.place)
+        return InTasks(environment=self.environment)
 
     @property
     def sharing(self) -> int | None:
         """Encoders that share the CPUs of a node, over which Ray spreads them; None on GPUs."""
         return None if self.gpus else math.ceil(self.encoders[1] / self.nodes)
 
-    @contextmanager
-    def shared(self, images: Sequence[str], committer: Committer) -> Iterator[Cluster]:
-        """The cluster for a run with such ``images`` and the committer's folders, which all nodes must see."""
-        prefix = committer.output.prefix if committer.output is not None else ""
-        with self.place.reading(images).writing(committer.folders, prefix) as place:
-            yield replace(self, place=place)
+    @property
+    def encoder_cpus(self) -> float:
+        """What each encoder reserves of a CPU.
 
-    def ask_model(self, recipe: Recipe, prompts: Sequence[Prompt], say: Callable[[str], None]) -> Model:
+        Wherever Ray puts them, on some node they take no more than ``ENCODER_CPUS``, so that a task fits beside them.
+        Rounded down, since Ray itself rounds to four digits.
+        """
+        return math.floor(10_000 * ENCODER_CPUS / math.ceil(self.encoders[1] / self.nodes)) / 10_000
+
+    @contextmanager
+    def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:
+        """The cluster for a run over ``shards``: all nodes must see their images and the folders of the committer."""
+        prefix = committer.output.prefix if committer.output is not None else ""
+        images = image_folders(reader, shards)
+        with self.environment.reading(images).writing(committer.folders, prefix) as environment:
+            yield replace(self, environment=environment)
+
+    def model_info(self, recipe: Recipe, prompts: Sequence[Prompt], say: Callable[[str], None]) -> ModelInfo:
         """Has a node that could encode load the model, and tell of it. Raises what loading it raises."""
         import ray
 
-        task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(ask)
-        answer = task.remote(self.place, recipe, prompts)
+        task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(load_model_info)
+        answer = task.remote(self.environment, recipe, prompts)
         began = time.monotonic()
         patience = PATIENCE_S
         what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
@@ -93,18 +108,21 @@ class Cluster:
                 )
             say(f"waiting for a node with {what} to load {recipe.model} ({waited:.0f} s so far)")
             patience = REMIND_S
-        with told():
-            model: Model = ray.get(answer)
+        with translate_ray_errors():
+            model: ModelInfo = ray.get(answer)
         return model
 
 
 @contextmanager
-def connected(recipe: Recipe, place: Place) -> Iterator[Cluster]:
+def connected(recipe: Recipe, out: Path, reader: Reader) -> Iterator[Cluster]:
     """The cluster at the recipe's ``address``, else at ``RAY_ADDRESS``, else one started here and stopped afterwards.
 
-    A connection that this process has already is used and kept. Raises ``EngineError`` when there is none to be had.
+    It is for a run into ``out``, and all its nodes must see what ``reader`` reads. A connection that this process has
+    already is used and kept. Raises ``EngineError`` when there is none to be had.
     """
     ray = import_ray()
+    source = [file.path for file in reader.files()[:PROBES]]
+    environment = WorkerEnvironment.of(recipe, str(out)).reading(source)
     ours = not ray.is_initialized()
     by_variable = os.environ.get("RAY_ADDRESS")
     address = recipe.address or by_variable or "local"
@@ -113,7 +131,7 @@ def connected(recipe: Recipe, place: Place) -> Iterator[Cluster]:
     elif recipe.address is not None:
         _check_same(ray, recipe.address)
     try:
-        yield _measured(ray, recipe, place, can_grow=not (ours and address == "local"))
+        yield _measured(ray, recipe, environment, can_grow=not (ours and address == "local"))
     finally:
         if ours:
             ray.shutdown()
@@ -140,8 +158,8 @@ def _connect(ray: Any, address: str, who: str) -> None:
         options["include_dashboard"] = False
         variables["RAY_USAGE_STATS_ENABLED"] = "0"  # what we start here reports to nobody
     try:
-        _knock(address)
-        with _hushed(), _environment(variables):
+        _check_reachable(address)
+        with _suppress_stderr(), _environment(variables):
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError, OSError) as failure:
         first = str(failure).strip().split("\n", 1)[0].rstrip(".")
@@ -151,7 +169,7 @@ def _connect(ray: Any, address: str, who: str) -> None:
         ) from None
 
 
-def _knock(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
     by_client = address.startswith("ray://")
     if address in ("auto", "local") or ("://" in address and not by_client):
@@ -178,7 +196,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _suppress_stderr() -> Iterator[None]:
     """Nothing on standard error: Ray's core tells there what its level of logging is, whatever that level."""
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:
@@ -190,7 +208,7 @@ def _hushed() -> Iterator[None]:
         os.close(kept)
 
 
-def _measured(ray: Any, recipe: Recipe, place: Place, *, can_grow: bool) -> Cluster:
+def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_grow: bool) -> Cluster:
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = sum(node.get("GPU", 0) for node in nodes)
@@ -213,9 +231,10 @@ def _measured(ray: Any, recipe: Recipe, place: Place, *, can_grow: bool) -> Clus
         raise RecipeError(f"encoder_gpus {share:g} is more than any node has")
     by_client = bool(ray.util.client.ray.is_connected())
     return Cluster(
-        place=place,
+        environment=environment,
         nodes=sum(count > 0 for count in cpus),
         cpus=sum(cpus),
+        tasks=sum(int(count / CPUS) for count in cpus),
         gpus=share,
         encoders=encoders,
         by_client=by_client,

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from clipsieve.core.ledger import Counts
 from clipsieve.core.spread import Spread
 from clipsieve.core.timing import StageTimes
+from clipsieve.engines.downloads import sharing_requests
 from clipsieve.engines.ray.cluster import Cluster
-from clipsieve.engines.ray.failures import arrived
-from clipsieve.engines.ray.model import Model
-from clipsieve.engines.ray.parcel import Parcel, loaded
-from clipsieve.engines.ray.pipeline import done
-from clipsieve.engines.ray.place import sent
+from clipsieve.engines.ray.failures import ProcessesDiedError, deserialize_error
+from clipsieve.engines.ray.model import ModelInfo
+from clipsieve.engines.ray.objects import put_object
+from clipsieve.engines.ray.pipeline import run_shards
+from clipsieve.engines.ray.shard_row import ShardRow, unpickled
 from clipsieve.engines.ray.steps import Job
 from clipsieve.engines.usage import PREPARE, WRITE, Meter, Usage
 from clipsieve.errors import SourceError
@@ -36,12 +37,12 @@ class RayEngine:
         cluster: Cluster,
         plan: Plan,
         reader: Reader,
-        model: Model | None,
+        model: ModelInfo | None,
         committer: Committer,
         progress: Callable[[int, Counts | None], None],
     ) -> None:
         self.plan = plan
-        self.reader = reader
+        self.reader = sharing_requests(reader, cluster.tasks)
         self.progress = progress
         self.times = StageTimes()
         self.workers_elsewhere: Spread | None = cluster.spread
@@ -50,10 +51,10 @@ class RayEngine:
         self._meter = Meter()
         self._job = Job(
             plan=plan,
-            reader=reader,
+            reader=self.reader,
             committer=committer,
             model=model,
-            place=cluster.place,
+            environment=cluster.environment,
             threads=plan.recipe.workers or THREADS,
             sharing=cluster.sharing,
         )
@@ -61,30 +62,31 @@ class RayEngine:
     def run(self, shards: Iterable[Shard]) -> None:
         """Scores and commits ``shards``; ``progress`` hears of each commit.
 
-        A shard whose source cannot be read does not keep the others from being done. Raises ``SourceError`` for the
-        first such shard then, and any other failure at once.
+        A shard whose source cannot be read, or whose processes all die, does not keep the others from being done.
+        Raises that for the first such shard then, and any other failure at once.
         """
-        unread: dict[int, SourceError] = {}
-        for parcel in self._done(list(shards)):
-            stamps = loaded(parcel, "stamps")
+        failed: dict[int, SourceError | ProcessesDiedError] = {}
+        for row in self._rows(list(shards)):
+            stamps = unpickled(row, "stamps")
             for stamp in stamps:
                 self.times.add(stamp.seconds)
-            if "failure" in parcel:
-                failure = arrived(*loaded(parcel, "failure"))
-                if not isinstance(failure, SourceError):
+            if "failure" in row:
+                failure = deserialize_error(*unpickled(row, "failure"))
+                if not isinstance(failure, (SourceError, ProcessesDiedError)):
                     raise failure
-                unread[loaded(parcel, "shard").number] = failure
+                failed[unpickled(row, "shard").number] = failure
                 continue
-            counts: Counts = loaded(parcel, "counts")
+            counts: Counts = unpickled(row, "counts")
             self._meter.add(stamps, counts.images.total)
             self.times.images += counts.images.total
             self.progress(counts.images.total, counts)
         self.usage = self._meter.usage({PREPARE: self._cluster.cpus, WRITE: self._cluster.cpus})
-        if unread:
-            others = f" (and {len(unread) - 1:,} more shards could not be read)" if len(unread) > 1 else ""
-            raise SourceError(f"{unread[min(unread)]}{others}; the other shards are done")
+        if failed:
+            first = failed[min(failed)]
+            others = f" (and {len(failed) - 1:,} more shards failed)" if len(failed) > 1 else ""
+            raise type(first)(f"{first}{others}; the other shards are done") from first
 
-    def _done(self, shards: Sequence[Shard]) -> Iterator[Parcel]:
+    def _rows(self, shards: Sequence[Shard]) -> Iterator[ShardRow]:
         if not shards:
             return iter(())
-        return done(self._cluster, sent(self._job), shards, encodes=self.plan.needs_encoder)
+        return run_shards(self._cluster, put_object(self._job), shards, encodes=self.plan.needs_encoder)

@@ -11,6 +11,10 @@ from typing import Any
 from clipsieve.errors import ClipsieveError, EngineError, UsageError
 
 
+class ProcessesDiedError(EngineError):
+    """A shard whose processes have all died, so that it is not begun anew once more."""
+
+
 def import_ray() -> Any:
     """Ray. Raises ``UsageError`` where it is not installed."""
     try:
@@ -21,9 +25,11 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Raises again what work on another machine has raised, as itself; what Ray gives up on as ``EngineError``."""
-    from ray.data.exceptions import ExecutionTimeoutError
+def translate_ray_errors() -> Iterator[None]:
+    """Raises again what work on another machine has raised, as itself, and all else as ``EngineError``.
+
+    Around nothing but calls of Ray: when a cluster changes beneath it, its own code raises more than ``RayError``.
+    """
     from ray.exceptions import RayError, RayTaskError
 
     try:
@@ -33,11 +39,13 @@ def told() -> Iterator[None]:
         if cause is None or isinstance(cause, RayError):
             raise EngineError(_gave_up(failure)) from failure
         raise cause from (failure if isinstance(cause, ClipsieveError) else None)
-    except (RayError, ExecutionTimeoutError) as failure:
+    except ClipsieveError:
+        raise
+    except Exception as failure:
         raise EngineError(_gave_up(failure)) from failure
 
 
-def carried(failure: Exception) -> tuple[bytes, str]:
+def serialize_error(failure: Exception) -> tuple[bytes, str]:
     """A failure as it travels: pickled, and in words for where the pickle cannot be read.
 
     Where it was raised goes along as a note, which shows where a traceback does.
@@ -57,8 +65,8 @@ def carried(failure: Exception) -> tuple[bytes, str]:
     return pickle.dumps(_in_words(words)), words
 
 
-def arrived(data: Any, words: str) -> Exception:
-    """The failure that was ``carried``."""
+def deserialize_error(data: Any, words: str) -> Exception:
+    """The failure again; in words where this process lacks its class."""
     try:
         failure = pickle.loads(data)
     except Exception:  # its class may be one that only nodes have

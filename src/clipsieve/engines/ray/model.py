@@ -11,7 +11,7 @@ from clipsieve import encoders
 from clipsieve.core.embed import Prompt, Prompts, check_prompts, embed_prompts
 from clipsieve.core.threads import cores
 from clipsieve.encoders.preprocess import Preprocessing
-from clipsieve.engines.ray.place import Place
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Model:
+class ModelInfo:
     """All of a model that is needed without its weights."""
 
     fingerprint: str
@@ -28,12 +28,12 @@ class Model:
     prompts: Prompts | None
 
 
-def ask(place: Place, recipe: Recipe, prompts: Sequence[Prompt]) -> Model:
-    """Loads the model of ``recipe`` in this process and tells of it. Raises ``ModelError`` or ``RecipeError``."""
-    place.enter()
+def load_model_info(environment: WorkerEnvironment, recipe: Recipe, prompts: Sequence[Prompt]) -> ModelInfo:
+    """What is to be known of the model of ``recipe``, loaded here. Raises ``ModelError`` or ``RecipeError``."""
+    environment.apply()
     encoder = load(recipe)
     check_prompts(encoder, prompts)
-    return Model(
+    return ModelInfo(
         fingerprint=encoder.fingerprint,
         preprocessing=encoder.preprocessing,
         prompts=embed_prompts(encoder, prompts, recipe.batch_size) if prompts else None,

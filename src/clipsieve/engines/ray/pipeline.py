@@ -11,20 +11,24 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from clipsieve.core.contracts import Shard
-from clipsieve.engines.ray.cluster import ENCODER_CPUS, STUCK_S, Cluster
-from clipsieve.engines.ray.failures import told
-from clipsieve.engines.ray.parcel import Parcel, unpacked
-from clipsieve.engines.ray.spread import CPUS
+from clipsieve.engines.ray.cluster import STUCK_S, Cluster
+from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.shard_row import ShardRow, unpacked
+from clipsieve.engines.ray.spread import CPUS, TRIES
 from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
 
-WAVE = 10_000
-"""Shards that are handed to the cluster at once: each takes a little of the driver's memory and time."""
+WAVE = 100_000
+"""Shards that are handed to the cluster at once.
+
+Each takes 8 kB and a millisecond of the driver before the first is begun; between two waves the cluster stands still
+and encoders load their weights again.
+"""
 
 
-def done(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def run_shards(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     """The rows of ``shards`` as they are done, in any order; ``job`` refers to a ``Job``."""
     if cluster.by_client:
-        return _driven(cluster, job, shards, encodes=encodes)
+        return _by_driver_actor(cluster, job, shards, encodes=encodes)
     return _in_waves(cluster, job, shards, encodes=encodes)
 
 
@@ -32,14 +36,14 @@ class _Driver:
     """Drives the operators from within the cluster, for a process that Ray's client connects: Ray Data cannot."""
 
     def __init__(self) -> None:
-        self._rows: SimpleQueue[Parcel] = SimpleQueue()
+        self._rows: SimpleQueue[ShardRow] = SimpleQueue()
 
     def drive(self, cluster: Cluster, job: Sequence[Any], shards: Sequence[Shard], encodes: bool) -> None:
         """Does ``shards``."""
-        for parcel in _in_waves(cluster, job[0], shards, encodes=encodes):
-            self._rows.put(parcel)
+        for row in _in_waves(cluster, job[0], shards, encodes=encodes):
+            self._rows.put(row)
 
-    def rows(self) -> list[Parcel]:
+    def rows(self) -> list[ShardRow]:
         """Those that have come since this was asked last; waits a little for the first."""
         found = []
         with suppress(Empty):
@@ -49,12 +53,12 @@ class _Driver:
         return found
 
 
-def _driven(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     import ray
 
     driver = ray.remote(num_cpus=0, max_concurrency=2)(_Driver).remote()
     try:
-        with told():
+        with translate_ray_errors():
             # In a list, a reference arrives as one.
             driving = driver.drive.remote(cluster, [job], shards, encodes)
             running = True
@@ -66,9 +70,9 @@ def _driven(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: boo
         ray.kill(driver)
 
 
-def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[Parcel]:
+def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     for start in range(0, len(shards), WAVE):
-        with told(), _quiet():
+        with translate_ray_errors(), _configured():
             for table in _dataset(cluster, job, shards[start : start + WAVE], encodes=encodes).iter_batches(
                 batch_size=None, batch_format="pyarrow", prefetch_batches=0
             ):
@@ -76,31 +80,31 @@ def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: b
 
 
 def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Any:
-    from ray.data import ActorPoolStrategy, from_arrow
+    from ray.data import ActorPoolStrategy, from_blocks
 
-    # A block is a shard, whatever its size, and `batch_size=None` hands each over as it is.
-    rows: dict[str, Any] = {"batch_size": None, "batch_format": "pyarrow"}
-    dataset = from_arrow([request(shard) for shard in shards])
+    # A block is a shard, which is one row; that batches are single rows must be said where there are GPUs.
+    rows: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow"}
+    dataset = from_blocks([request(shard) for shard in shards])  # from_arrow would start a task for each
     if not encodes:
-        return dataset.map_batches(partial(score_and_write, job), num_cpus=CPUS, **rows)
+        return dataset.map_batches(partial(score_and_write, job, TRIES), num_cpus=CPUS, **rows)
     fewest, most = cluster.encoders
     return (
-        dataset.map_batches(partial(prepare, job), num_cpus=CPUS, **rows)
+        dataset.map_batches(partial(prepare, job, TRIES), num_cpus=CPUS, **rows)
         .map_batches(
             Encode,
-            fn_constructor_args=(job,),
+            fn_constructor_args=(job, TRIES),
             compute=ActorPoolStrategy(min_size=fewest, max_size=most),
-            num_cpus=ENCODER_CPUS,
+            num_cpus=cluster.encoder_cpus,
             num_gpus=cluster.gpus or None,
             **rows,
         )
-        .map_batches(partial(write, job), num_cpus=CPUS, **rows)
+        .map_batches(partial(write, job, TRIES), num_cpus=CPUS, **rows)
     )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray Data without its own bars and lines: there is a progress of ours."""
+def _configured() -> Iterator[None]:
+    """Ray Data without its own bars and lines, for there is a progress of ours, and as patient as a run needs it."""
     from ray.data import DataContext
 
     log = logging.getLogger("ray.data")
@@ -113,6 +117,7 @@ def _quiet() -> Iterator[None]:
             context.enable_progress_bars = False
             context.execution_no_progress_timeout_s = STUCK_S
             context.print_on_execution_start = False
+            context.max_consecutive_actor_init_deaths = TRIES  # of those that Ray's core does not start again
             with DataContext.current(context):
                 yield
     finally:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from clipsieve.engines.ray.failures import told
-from clipsieve.engines.ray.place import Place, received, sent
+from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.objects import get_object, put_object
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -28,19 +29,19 @@ class InTasks:
     A task whose process or node dies is begun anew; an error of the work itself is not tried again.
     """
 
-    place: Place
+    environment: WorkerEnvironment
 
     def __call__(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """The results in the order of the items."""
         import ray
 
         task = ray.remote(num_cpus=CPUS, max_retries=TRIES, scheduling_strategy="SPREAD")(_done)
-        reference = sent(work)
+        reference = put_object(work)
         most = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
         ahead: deque[Any] = deque()
         try:
             for item in items:
-                ahead.append(task.remote(self.place, [reference], item))
+                ahead.append(task.remote(self.environment, [reference], item))
                 if len(ahead) >= most:
                     yield _result(ahead.popleft())
             while ahead:
@@ -50,20 +51,20 @@ class InTasks:
                 ray.cancel(waiting)
 
 
-def _done(place: Place, reference: Sequence[Any], item: Any) -> Any:
-    place.enter()
+def _done(environment: WorkerEnvironment, reference: Sequence[Any], item: Any) -> Any:
+    environment.apply()
     return _work(*reference)(item)
 
 
 @lru_cache(maxsize=1)
 def _work(reference: Any) -> Callable[[Any], Any]:
-    """What is to be done, received once a process."""
-    work: Callable[[Any], Any] = received(reference)
+    """What is to be done, fetched once a process."""
+    work: Callable[[Any], Any] = get_object(reference)
     return work
 
 
 def _result(reference: Any) -> Any:
     import ray
 
-    with told():
+    with translate_ray_errors():
         return ray.get(reference)

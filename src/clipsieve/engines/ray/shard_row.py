@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-Parcel: TypeAlias = Mapping[str, pa.Buffer]
+ShardRow: TypeAlias = Mapping[str, pa.Buffer]
 """The columns of a row by name."""
 
 
@@ -21,7 +21,7 @@ def packed(columns: Mapping[str, Any]) -> pa.Table:
     return pa.table(arrays)
 
 
-def unpacked(table: pa.Table) -> list[Parcel]:
+def unpacked(table: pa.Table) -> list[ShardRow]:
     """The rows of a table; the buffers share its memory."""
     return [
         {name: column.as_buffer() for name, column in zip(table.column_names, row, strict=True)}
@@ -34,9 +34,9 @@ def pickled(value: Any) -> pa.Buffer:
     return pa.py_buffer(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
 
 
-def loaded(parcel: Parcel, name: str) -> Any:
+def unpickled(row: ShardRow, name: str) -> Any:
     """The value that was pickled into a column."""
-    return pickle.loads(parcel[name])
+    return pickle.loads(row[name])
 
 
 def of_array(array: np.ndarray[Any, Any]) -> pa.Buffer:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipsieve.core import storage
 from clipsieve.core.batch import Batch
-from clipsieve.errors import ClipsieveError, EngineError, OutputError, RecipeError
+from clipsieve.errors import ClipsieveError, EngineError, OutputError
 from clipsieve.runfolder import TEMPORARY, remedy
 
 if TYPE_CHECKING:
@@ -31,22 +31,22 @@ PATIENCE_S = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class WorkerEnvironment:
     """The folder that relative paths are in, and how storage is reached; options may be secrets and are not shown.
 
-    Whoever works for the run must see ``marks``, new files in the folders that are written to, and ``read``, some of
-    what is read: a node with another folder of that name would take images for missing, and keep what it commits.
+    Whoever works for the run must see ``sentinels``, new files in the folders that are written to, and ``read``, some
+    of what is read: a node with another folder of that name would take images for missing, and keep what it commits.
     """
 
     folder: str
     storage_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
     relative: bool = False
     """Whether any path is relative to ``folder``."""
-    marks: tuple[str, ...] = ()
+    sentinels: tuple[str, ...] = ()
     read: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, recipe: Recipe, *others: str) -> Place:
+    def of(cls, recipe: Recipe, *others: str) -> WorkerEnvironment:
         """That of this process, for a recipe and ``others`` of its paths."""
         write = recipe.write.path if recipe.write is not None else None
         said = [*recipe.read.path, recipe.read.root, write, *others]
@@ -55,7 +55,7 @@ class Place:
         relative = any(path is not None and is_of_machine(path) and not path.startswith("/") for path in said)
         return cls(folder=os.getcwd(), storage_options=recipe.storage_options, relative=relative)
 
-    def enter(self) -> None:
+    def apply(self) -> None:
         """Makes this process see paths as the one that began the run does. Raises ``EngineError`` where it cannot."""
         try:
             os.chdir(self.folder)
@@ -63,16 +63,16 @@ class Place:
             if self.relative:
                 raise EngineError(f"{_unseen(self.folder)}, which relative paths are in") from failure
         storage.configure(self.storage_options)
-        _look(self.marks, self.read)
+        _check_seen(self.sentinels, self.read)
 
-    def reading(self, paths: Sequence[str]) -> Place:
+    def reading(self, paths: Sequence[str]) -> WorkerEnvironment:
         """The same, with some of what is read: those of ``paths`` that this process itself sees on this machine."""
         seen = {path for path in paths if is_of_machine(path) and os.path.exists(path)}
         return replace(self, read=tuple(sorted({*self.read, *seen})))
 
     @contextmanager
-    def writing(self, folders: Sequence[Path], prefix: str = "") -> Iterator[Place]:
-        """The same, with a mark in each of ``folders`` until the block ends; one that stays empty goes with it.
+    def writing(self, folders: Sequence[Path], prefix: str = "") -> Iterator[WorkerEnvironment]:
+        """The same, with a sentinel file in each of ``folders`` until the block ends; an empty folder goes with it.
 
         Marks are named so that what follows a killed run, whose output files begin with ``prefix``, removes them.
         Raises ``OutputError`` where nothing can be written.
@@ -90,7 +90,7 @@ class Place:
                         f"cannot write {folder}: {failure.strerror or failure}; {remedy(failure)}, "
                         "then run the same command again to resume"
                     ) from failure
-            yield replace(self, marks=tuple(str(folder / name) for folder in folders))
+            yield replace(self, sentinels=tuple(str(folder / name) for folder in folders))
         finally:
             for folder in folders:
                 with suppress(OSError):
@@ -100,7 +100,7 @@ class Place:
                     folder.rmdir()
 
 
-def first_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
+def image_folders(reader: Reader, shards: Sequence[Shard]) -> list[str]:
     """The folders of some of the images, where they are files beside a source on this machine."""
     if not shards or not is_of_machine(shards[0].pieces[0].path):
         return []
@@ -118,14 +118,14 @@ def is_of_machine(path: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _look(marks: tuple[str, ...], read: tuple[str, ...]) -> None:
+def _check_seen(sentinels: tuple[str, ...], read: tuple[str, ...]) -> None:
     """Raises ``EngineError`` for the first path that is not seen here; looks once a process."""
     until = time.monotonic() + PATIENCE_S
-    for paths, what in ((marks, "run folder and output"), (read, "source and images")):
+    for paths, what in ((sentinels, "run folder and output"), (read, "source and images")):
         for path in paths:
             while not os.path.exists(path):
                 if time.monotonic() >= until:
-                    shown = os.path.dirname(path) if paths is marks else path
+                    shown = os.path.dirname(path) if paths is sentinels else path
                     raise EngineError(
                         f"{_unseen(shown)} that the run was begun with: {what} must be the same for all nodes, on a "
                         "shared file system or in an object store"
@@ -135,37 +135,3 @@ def _look(marks: tuple[str, ...], read: tuple[str, ...]) -> None:
 
 def _unseen(path: str) -> str:
     return f"node {socket.gethostname()} does not see the {os.path.abspath(path)}"
-
-
-def portable(value: Any) -> bytes:
-    """``value`` as bytes for other processes. Raises ``RecipeError`` for what cannot be sent.
-
-    Pickled here: where it fails, Ray would print all that the value holds, secrets too.
-    """
-    import ray
-
-    try:
-        data: bytes = ray.cloudpickle.dumps(value)
-    except Exception as failure:  # whatever an object of the user's raises
-        raise RecipeError(
-            f"cannot be sent to other processes ({type(failure).__name__}: {failure}); "
-            "filters in Python must be picklable to run on a cluster: keep locks, files and connections out of them"
-        ) from failure
-    return data
-
-
-def sent(value: Any) -> Any:
-    """A reference to ``value`` in the cluster's memory. Raises ``RecipeError`` for what cannot be sent.
-
-    A reference, since Ray shows the arguments of an operator by their ``repr``, and these bytes may hold secrets.
-    """
-    import ray
-
-    return ray.put(portable(value))
-
-
-def received(reference: Any) -> Any:
-    """The value of a reference that was ``sent``."""
-    import ray
-
-    return ray.cloudpickle.loads(ray.get(reference))
