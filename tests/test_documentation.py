@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from clipsieve import demo
+from clipsieve.cli import app
 from clipsieve.recipe import Recipe
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +73,25 @@ def test_the_python_of_the_readme_runs(workplace: Path, monkeypatch: pytest.Monk
 def test_every_recipe_in_the_documentation_is_one(page: str) -> None:
     for block in blocks("yaml", (ROOT / page).read_text(encoding="utf-8")):
         Recipe.build({"read": "somewhere", **yaml.safe_load(block)})
+
+
+def test_the_script_and_the_manifest_for_clusters_are_well_formed() -> None:
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    (script,) = blocks("bash", page)
+    done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (manifest,) = blocks("yaml", page)
+    spec = yaml.safe_load(manifest)["spec"]
+    cluster = spec["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    assert all(isinstance(value, str) for group in groups for value in group["rayStartParams"].values())
+    for group in groups:
+        (container,) = group["template"]["spec"]["containers"]
+        assert {"cpu", "memory"} <= set(container["resources"]["limits"])
+    for command in (spec["entrypoint"], script[script.index("\nclipsieve run") :]):
+        program, name, *given = shlex.split(command)
+        assert (program, name) == ("clipsieve", "run")
+        assert "ray" in typer.main.get_command(app).commands["run"].make_context("run", given).params.values()
 
 
 @pytest.mark.parametrize(
