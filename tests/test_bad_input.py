@@ -180,6 +180,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "folder-as-image": made("photos", Path.mkdir),
     "pipe-as-image": made("pipe.png", os.mkfifo),
     "device-as-image": cell("/dev/zero"),
+    "pipe-as-archive": lambda folder: "zip://x.png::" + made(str(folder / "pipe.zip"), os.mkfifo)(folder),
     "bomb": stored("x.png", png_of_size(20_000, 20_000)),
     "float-tiff": stored("x.tif", encoded(Image.new("F", (64, 48), 0.5), "TIFF")),
     "one-pixel": stored("x.png", encoded(Image.new("RGB", (1, 1)), "PNG")),

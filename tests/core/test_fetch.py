@@ -6,6 +6,7 @@ import base64
 import errno
 import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -114,6 +115,17 @@ def test_a_file_in_an_archive_can_be_an_image(root: str) -> None:
     assert from_cell(f"zip://cat.jpg::{root}/photos.zip", "").read() == DATA
     assert from_cell("zip://cat.jpg::memory://fetch-test/photos.zip", "").read() == DATA
     assert from_cell(f"tar://a/cat.jpg::file://{root}/photos.tar", "").read() == DATA
+
+
+@pytest.mark.parametrize(
+    "cell", ["zip://a.png::{pipe}", "tar://a.png::file://{pipe}", "zip://a.png::local://{pipe}", "file://{pipe}::zip"]
+)
+def test_a_pipe_in_a_chain_is_not_opened(tmp_path: Path, cell: str) -> None:
+    pipe = tmp_path / "pipe.zip"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ImageError, match="not a file: it is a pipe, socket or device"):
+        from_cell(cell.format(pipe=pipe), "").read()
 
 
 def test_when_files_run_out_no_image_is_to_blame(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
