@@ -24,6 +24,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -354,6 +355,15 @@ def documents(*source_refs: str) -> Callable[[Path], str]:
     return made("rows.parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, INTERLEAVED_SCHEMA), path))
 
 
+def document_members(bomb: bool) -> list[tuple[str, bytes]]:
+    """The ends of names and the contents of a document of one image in a tar."""
+    deflating = zlib.compressobj(9)
+    stored_rows = b"".join(deflating.compress(bytes(2**20)) for _ in range(200)) + deflating.flush() if bomb else b""
+    field = {"clipsieve": {"rows": base64.b64encode(stored_rows).decode()}} if bomb else {}
+    document = {"texts": [None], "images": ["png"], **field}
+    return [("json", json.dumps(document).encode()), ("png", RED)]
+
+
 def image_folder(*others: Callable[[Path], Any]) -> Callable[[Path], str]:
     """A folder of images ``a.png`` and ``c.png``, and what ``others`` make in it."""
 
@@ -393,6 +403,7 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "climbing-member": tar(("a.png", RED), ("../../x.png", RED), ("c.png", RED)),
     "tar-without-image": tar(("a.png", RED), ("b.txt", b"no image"), ("c.png", RED)),
     "tar-broken-json": tar(("a.png", RED), ("b.png", RED), ("b.json", b"{"), ("c.png", RED)),
+    "stored-rows-bomb": tar(*[(f"{key}.{end}", data) for key in "abc" for end, data in document_members(key == "b")]),
     "bad-source-ref": documents(GOOD_REF, "{", GOOD_REF),
     "bad-offset": documents(GOOD_REF, json.dumps({"path": "good.png", "byte_offset": -5}), GOOD_REF),
     "bad-sidecar": image_folder(stored("b.png", RED), stored("b.txt", b"\xff")),
