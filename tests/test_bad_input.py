@@ -50,7 +50,7 @@ from clipsieve.index.places import open_store
 from clipsieve.readers import open_source
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
-from tests.core.test_decode import png_of_size
+from tests.core.test_decode import of_scans, png_of_size
 from tests.engines.conftest import curate_table
 from tests.fakes import image_bytes
 from tests.imageserver import ImageServer
@@ -183,6 +183,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "device-as-image": cell("/dev/zero"),
     "pipe-as-archive": lambda folder: "zip://x.png::" + made(str(folder / "pipe.zip"), os.mkfifo)(folder),
     "bomb": stored("x.png", png_of_size(20_000, 20_000)),
+    "many-scans": stored("x.jpg", of_scans(2000)),
     "float-tiff": stored("x.tif", encoded(Image.new("F", (64, 48), 0.5), "TIFF")),
     "one-pixel": stored("x.png", encoded(Image.new("RGB", (1, 1)), "PNG")),
     "thin": stored("x.png", encoded(Image.new("RGB", (1, 5000)), "PNG")),
