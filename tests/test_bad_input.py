@@ -207,6 +207,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "http-url": cell("http://127.0.0.1:9/x.png"),
     "url-without-host": cell("http://"),
     "chained-url": cell("zip://x.png::HTTPS://example.org/x.zip"),
+    "password-in-store": cell("s3://KEY:s3cret@bucket/x.png"),
     "unknown-scheme": cell("foo://bar/x.png"),
     "other-protocol": cell("zip://x.png::webhdfs://127.0.0.1:9/x.zip"),
     "absolute-path": lambda folder: str(folder / "good.png"),
@@ -843,6 +844,12 @@ def test_store_read_only(clipsieve: Clipsieve) -> None:
 
 def test_store_password(clipsieve: Clipsieve) -> None:
     assert ends_as_documented("store-password", clipsieve("run", "--read", "https://me:secret@host/x.csv"))
+
+
+def test_store_token(folder: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-token", clipsieve("run", "--read", "https://ghp_TOKEN@host/x.csv"))
+    for allowed in (f"{folder}/a@b/x.csv", "abfs://container@account/x.csv", "zip://a@2x.csv::x.zip"):
+        assert Recipe.model_validate({"read": allowed}).read.path == (allowed,)
 
 
 def test_store_without_bucket(folder: Path, store: Server, clipsieve: Clipsieve) -> None:

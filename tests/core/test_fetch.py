@@ -128,6 +128,26 @@ def test_a_pipe_in_a_chain_is_not_opened(tmp_path: Path, cell: str) -> None:
         from_cell(cell.format(pipe=pipe), "").read()
 
 
+@pytest.mark.parametrize(
+    ("path", "reference"),
+    [
+        ("https://me:s3cret@h/x.png", "https://***@h/x.png"),
+        ("zip://a@2x.png::https://me:s3cret@h/x.zip", "zip://***@2x.png::https://***@h/x.zip"),
+        ("/photos/a@2x.png", "/photos/a@2x.png"),
+    ],
+)
+def test_a_reference_holds_no_password(path: str, reference: str) -> None:
+    assert ImageSource(path=path).reference == reference
+
+
+@pytest.mark.parametrize("path", ["s3://KEY:s3cret@bucket/x.png", "zip://a.png::s3://KEY:s3cret@bucket/x.zip"])
+def test_a_failure_repeats_no_password(path: str) -> None:
+    with pytest.raises(ImageError) as raised:
+        from_cell(path, "").read()
+
+    assert str(raised.value) == "unreadable: a password in the URL; use storage_options"
+
+
 def test_when_files_run_out_no_image_is_to_blame(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")

@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from clipsieve.core.descriptors import out_of_files
 from clipsieve.core.ranges import is_remote, open_stream, read_range, read_whole
 from clipsieve.core.retry import in_words
+from clipsieve.core.text import without_password
 from clipsieve.errors import ImageError, StoreError
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ class ImageSource:
         except Exception as failure:  # each filesystem of fsspec raises its own, and ImportError when it is not there
             if (ours := out_of_files(failure)) is not None:
                 raise ours from failure
+            if without_password(self.path) != self.path:  # which some failures repeat as the name of a bucket
+                raise ImageError("unreadable: a password in the URL; use storage_options") from failure
             raise ImageError(f"unreadable: {in_words(failure)}") from failure
 
     def _read_url(self, url: str) -> bytes:
@@ -163,8 +166,8 @@ def _is_http(path: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """The URL with ``***`` in place of a name and password in it."""
-    return _CREDENTIALS.sub("://***@", url, count=1)
+    """The URL, or chain of them, with ``***`` in place of a name and password in it."""
+    return _CREDENTIALS.sub("://***@", url)
 
 
 def _check_protocols(path: str) -> None:
