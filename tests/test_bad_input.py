@@ -24,6 +24,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -49,7 +50,7 @@ from clipsieve.index.places import open_store
 from clipsieve.readers import open_source
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
-from tests.core.test_decode import png_of_size
+from tests.core.test_decode import of_scans, png_of_size
 from tests.engines.conftest import curate_table
 from tests.fakes import image_bytes
 from tests.imageserver import ImageServer
@@ -180,7 +181,9 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "folder-as-image": made("photos", Path.mkdir),
     "pipe-as-image": made("pipe.png", os.mkfifo),
     "device-as-image": cell("/dev/zero"),
+    "pipe-as-archive": lambda folder: "zip://x.png::" + made(str(folder / "pipe.zip"), os.mkfifo)(folder),
     "bomb": stored("x.png", png_of_size(20_000, 20_000)),
+    "many-scans": stored("x.jpg", of_scans(2000)),
     "float-tiff": stored("x.tif", encoded(Image.new("F", (64, 48), 0.5), "TIFF")),
     "one-pixel": stored("x.png", encoded(Image.new("RGB", (1, 1)), "PNG")),
     "thin": stored("x.png", encoded(Image.new("RGB", (1, 5000)), "PNG")),
@@ -204,6 +207,7 @@ IMAGES: dict[str, Callable[[Path], Any]] = {
     "http-url": cell("http://127.0.0.1:9/x.png"),
     "url-without-host": cell("http://"),
     "chained-url": cell("zip://x.png::HTTPS://example.org/x.zip"),
+    "password-in-store": cell("s3://KEY:s3cret@bucket/x.png"),
     "unknown-scheme": cell("foo://bar/x.png"),
     "other-protocol": cell("zip://x.png::webhdfs://127.0.0.1:9/x.zip"),
     "absolute-path": lambda folder: str(folder / "good.png"),
@@ -353,6 +357,15 @@ def documents(*source_refs: str) -> Callable[[Path], str]:
     return made("rows.parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, INTERLEAVED_SCHEMA), path))
 
 
+def document_members(bomb: bool) -> list[tuple[str, bytes]]:
+    """The ends of names and the contents of a document of one image in a tar."""
+    deflating = zlib.compressobj(9)
+    stored_rows = b"".join(deflating.compress(bytes(2**20)) for _ in range(200)) + deflating.flush() if bomb else b""
+    field = {"clipsieve": {"rows": base64.b64encode(stored_rows).decode()}} if bomb else {}
+    document = {"texts": [None], "images": ["png"], **field}
+    return [("json", json.dumps(document).encode()), ("png", RED)]
+
+
 def image_folder(*others: Callable[[Path], Any]) -> Callable[[Path], str]:
     """A folder of images ``a.png`` and ``c.png``, and what ``others`` make in it."""
 
@@ -392,6 +405,7 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
     "climbing-member": tar(("a.png", RED), ("../../x.png", RED), ("c.png", RED)),
     "tar-without-image": tar(("a.png", RED), ("b.txt", b"no image"), ("c.png", RED)),
     "tar-broken-json": tar(("a.png", RED), ("b.png", RED), ("b.json", b"{"), ("c.png", RED)),
+    "stored-rows-bomb": tar(*[(f"{key}.{end}", data) for key in "abc" for end, data in document_members(key == "b")]),
     "bad-source-ref": documents(GOOD_REF, "{", GOOD_REF),
     "bad-offset": documents(GOOD_REF, json.dumps({"path": "good.png", "byte_offset": -5}), GOOD_REF),
     "bad-sidecar": image_folder(stored("b.png", RED), stored("b.txt", b"\xff")),
@@ -830,6 +844,12 @@ def test_store_read_only(clipsieve: Clipsieve) -> None:
 
 def test_store_password(clipsieve: Clipsieve) -> None:
     assert ends_as_documented("store-password", clipsieve("run", "--read", "https://me:secret@host/x.csv"))
+
+
+def test_store_token(folder: Path, clipsieve: Clipsieve) -> None:
+    assert ends_as_documented("store-token", clipsieve("run", "--read", "https://ghp_TOKEN@host/x.csv"))
+    for allowed in (f"{folder}/a@b/x.csv", "abfs://container@account/x.csv", "zip://a@2x.csv::x.zip"):
+        assert Recipe.model_validate({"read": allowed}).read.path == (allowed,)
 
 
 def test_store_without_bucket(folder: Path, store: Server, clipsieve: Clipsieve) -> None:

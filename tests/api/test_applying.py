@@ -150,6 +150,16 @@ def test_images_that_have_changed_since_they_were_scored_are_not_written(data: P
             apply_run(run, "blur >= 2", out=tmp_path / "applied", fill=True)
 
 
+def test_an_image_of_other_bytes_is_not_written_where_the_ledger_has_their_hash(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    source = str(tmp_path / "data" / "pairs.jsonl")
+    run = clipsieve.run(read=source, keep="blur >= 100", scores={"content_hash": {}}, out=tmp_path / "run")
+    image = Path(next(row["reference"] for row in run.ledger.to_pylist() if row["verdict"] == "kept"))
+    image.write_bytes(image.read_bytes()[:-1] + b"x")
+    with pytest.raises(ClipsieveError, match=r"cannot be now: its bytes are others \(content_hash\)"):
+        apply_run(run, "blur >= 2", write="webdataset", out=tmp_path / "applied", fill=True)
+
+
 def test_what_can_be_told_of_a_broken_image_counts_as_in_a_fresh_run(data: Path, tmp_path: Path) -> None:
     """Its header gives its width, by which it takes part in a share; with on_error keep it stays itself."""
     options: dict[str, Any] = {"read": str(data / "documents.parquet"), "on_error": "keep"}

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps, ImageSequence
 
-from clipsieve.core.decode import MAX_PIXELS, Header, decode, read_header, to_rgb
+from clipsieve.core.decode import MAX_PIXELS, MAX_SCANS, Header, decode, read_header, to_rgb
 from clipsieve.errors import ImageError
 
 ODD = Path(__file__).parents[2].parent / "shared" / "data" / "photos" / "odd"
@@ -233,6 +233,37 @@ def test_thin_images_decode(width_height: tuple[int, int]) -> None:
     data = encode(Image.new("RGB", width_height, (1, 2, 3)), "PNG")
 
     assert decode(data).shape == (width_height[1], width_height[0], 3)
+
+
+def of_scans(scans: int, side: int = 64) -> bytes:
+    """A progressive JPEG in which every scan but the first says in a few bytes that nothing changes."""
+
+    def segment(marker: int, content: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+
+    tables = segment(0xDB, bytes([0] + [1] * 64))
+    frame = segment(0xC2, struct.pack(">BHHB", 8, side, side, 1) + bytes([1, 0x11, 0]))
+    dc = segment(0xC4, bytes([0x00, 1, *[0] * 15, 0]))
+    ac = segment(0xC4, bytes([0x10, 1, *[0] * 15, 0xE0]))  # its only code ends up to 32,767 blocks
+    first = segment(0xDA, bytes([1, 1, 0, 0, 0, 0])) + bytes((side // 8) ** 2 // 8)
+    further = segment(0xDA, bytes([1, 1, 0, 1, 63, 0])) + b"\x7f\xff\x00"
+    return b"\xff\xd8" + tables + frame + dc + ac + first + further * (scans - 1) + b"\xff\xd9"
+
+
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    assert decode(of_scans(MAX_SCANS)).shape == (64, 64, 3)
+
+    with pytest.raises(ImageError, match="undecodable: a JPEG of more than 256 scans"):
+        decode(of_scans(MAX_SCANS + 1))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_behind_a_photograph_are_no_scans(progressive: bool) -> None:
+    photograph = encode(Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 48, 3), np.uint8)), "JPEG",
+                        progressive=progressive)  # fmt: skip
+    film = random.Random(0).randbytes(4_000_000) + b"\xff\xda" * 1000  # as phones append to what moves
+
+    assert np.array_equal(decode(photograph + film), decode(photograph))
 
 
 def test_a_lazy_pillow_image_that_breaks_is_an_image_error() -> None:

@@ -6,6 +6,7 @@ import base64
 import errno
 import io
 import json
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -114,6 +115,37 @@ def test_a_file_in_an_archive_can_be_an_image(root: str) -> None:
     assert from_cell(f"zip://cat.jpg::{root}/photos.zip", "").read() == DATA
     assert from_cell("zip://cat.jpg::memory://fetch-test/photos.zip", "").read() == DATA
     assert from_cell(f"tar://a/cat.jpg::file://{root}/photos.tar", "").read() == DATA
+
+
+@pytest.mark.parametrize(
+    "cell", ["zip://a.png::{pipe}", "tar://a.png::file://{pipe}", "zip://a.png::local://{pipe}", "file://{pipe}::zip"]
+)
+def test_a_pipe_in_a_chain_is_not_opened(tmp_path: Path, cell: str) -> None:
+    pipe = tmp_path / "pipe.zip"
+    os.mkfifo(pipe)
+
+    with pytest.raises(ImageError, match="not a file: it is a pipe, socket or device"):
+        from_cell(cell.format(pipe=pipe), "").read()
+
+
+@pytest.mark.parametrize(
+    ("path", "reference"),
+    [
+        ("https://me:s3cret@h/x.png", "https://***@h/x.png"),
+        ("zip://a@2x.png::https://me:s3cret@h/x.zip", "zip://***@2x.png::https://***@h/x.zip"),
+        ("/photos/a@2x.png", "/photos/a@2x.png"),
+    ],
+)
+def test_a_reference_holds_no_password(path: str, reference: str) -> None:
+    assert ImageSource(path=path).reference == reference
+
+
+@pytest.mark.parametrize("path", ["s3://KEY:s3cret@bucket/x.png", "zip://a.png::s3://KEY:s3cret@bucket/x.zip"])
+def test_a_failure_repeats_no_password(path: str) -> None:
+    with pytest.raises(ImageError) as raised:
+        from_cell(path, "").read()
+
+    assert str(raised.value) == "unreadable: a password in the URL; use storage_options"
 
 
 def test_when_files_run_out_no_image_is_to_blame(root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,3 +221,15 @@ def test_embedded_bytes_stand_in_the_rows_of_their_images() -> None:
     whole = embedded(table, parts(table, INTERLEAVED), [b"A", b"other", None], {2: "missing: no such file"})
     assert whole["binary_content"].to_pylist() == [b"A", None, b"B", None]
     assert whole["materialize_error"].to_pylist() == [None, None, None, "missing: no such file"]
+
+
+def test_the_query_of_a_url_is_no_part_of_the_folder_of_its_images() -> None:
+    origins = [
+        (0, "https://host/d/rows.jsonl?X-Sig=a/b"),
+        (1, "https://host/e/rows.jsonl#a/b"),
+        (2, "/d/a?b/rows.jsonl"),
+    ]
+
+    found = parts(pa.table({"image": ["a.png"] * 3}), Layout(kind="captions"), origins)
+
+    assert [image.path for image in found.images] == ["https://host/d/a.png", "https://host/e/a.png", "/d/a?b/a.png"]

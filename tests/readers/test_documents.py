@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import resource
 import tarfile
 import zlib
 from collections.abc import Callable
@@ -162,6 +163,29 @@ def test_a_document_that_cannot_be_read_is_one_failed_image(
     assert error in failed["materialize_error"]
     assert reader.count() == SourceCounts(samples=3, images=1)
     check_promises(reader)
+
+
+def test_stored_rows_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    inflating = zlib.compressobj()
+    bomb = b"".join(inflating.compress(bytes(2**20)) for _ in range(200)) + inflating.flush()
+    names = ["sample_id", "modality", "text_content", "binary_content"]
+    empty = pa.table({name: pa.nulls(2**20 + 1) for name in names})
+    whole = zlib.compress(b"rows")
+    stored = [{"rows": base64.b64encode(data).decode()} for data in (bomb, whole[:-2])] + [packed(empty)]
+    reader = source(
+        tmp_path,
+        [(f"{n}.json", {"texts": ["a"], "images": [None], "clipsieve": rows}) for n, rows in enumerate(stored)],
+    )
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    table = reader.read(reader.shards()[0]).table
+
+    assert table.column("materialize_error").to_pylist() == [
+        "its field clipsieve holds more than 67,108,864 bytes; remove the field",
+        "its field clipsieve is damaged (incomplete stream); remove the field",
+        "its field clipsieve holds more than 1,048,576 rows; remove the field",
+    ]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150_000  # kB; the first would be 200 MB
 
 
 def test_equal_ids_in_a_row_are_an_error_and_in_two_tars_two_documents(tmp_path: Path) -> None:

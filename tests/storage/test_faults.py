@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import tarfile
 import time
@@ -9,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 
 import clipsieve
-from clipsieve.core import ranges, retry, storage
+from clipsieve.core import kept, ranges, retry, storage
 from clipsieve.core.fetch import ImageSource
 from clipsieve.errors import ClipsieveError, ImageError, SourceError, StoreError
 from tests.fakes import image_bytes
@@ -80,6 +82,40 @@ def test_a_store_that_stays_down_ends_the_run_and_fails_no_image(bucket: str, st
     store.faults.clear()
     run = clipsieve.run(read=f"{source}/paths.jsonl", out=f"{bucket}/run")
     assert run.counts.images.failed == 1  # the broken one
+
+
+@pytest.mark.usefixtures("impatient")
+def test_images_that_were_kept_in_a_store_are_only_damaged_where_they_are(bucket: str, store: Server) -> None:
+    path, url = f"{bucket}/run/fetched/00000.parquet", "https://example.org/a.png"
+
+    def keep(data: bytes) -> None:
+        file = io.BytesIO()
+        pq.write_table(kept.kept_rows([url], [data], [None]), file)
+        fsspec.filesystem("s3").pipe_file(path, file.getvalue())
+
+    def read() -> bytes | None:
+        kept.forget(path)
+        return kept.read_kept(path, url)
+
+    keep(b"first")
+    store.goes_wrong("GET .*fetched", wrong.throttled)
+    assert read() == b"first"
+    keep(b"second")
+    assert kept.read_kept(path, url) == b"first"
+    assert read() == b"second"  # as the next run of this process does
+    for fault, said in (
+        (wrong.throttled, "the store does not answer"),
+        (wrong.expired, "the credentials are not accepted"),
+        (wrong.denied, r"access denied \(Access Denied\); check what the credentials may do there"),
+    ):
+        store.faults.clear()
+        store.goes_wrong("GET .*fetched", fault, times=1000)
+        with pytest.raises(StoreError, match=said):
+            read()
+    store.faults.clear()
+    fsspec.filesystem("s3").pipe_file(path, b"no Parquet")
+    with pytest.raises(SourceError, match="is damaged"):
+        read()
 
 
 def test_credentials_that_expire_end_the_run_in_one_line_and_it_resumes(

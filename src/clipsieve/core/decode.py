@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,6 +31,13 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "JPEG2000", "PPM
 
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: Pillow's own ``MAX_IMAGE_PIXELS``, 256 MiB of RGB."""
+
+MAX_SCANS = 256
+"""Most scans of a JPEG that is decoded. Progressive photographs have about ten; each costs a pass over all pixels and
+takes only some bytes."""
+
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+"""How a scan of a JPEG begins (marker, length, number of components), which nothing within one can look like."""
 
 _TRANSPOSES = {
     2: PILImage.Transpose.FLIP_LEFT_RIGHT,
@@ -77,6 +86,8 @@ def decode(data: bytes, *, frame: int = 0) -> Pixels:
     leave a JPEG readable to libjpeg (wrong pixels, right length) are not noticed.
     """
     image = _open(data, frame)
+    if image.format in ("JPEG", "MPO") and next(islice(_SCAN.finditer(data), MAX_SCANS, None), None) is not None:
+        raise ImageError(f"undecodable: a JPEG of more than {MAX_SCANS} scans")
     if image.format == "JPEG" and image.mode in ("RGB", "L") and _orientation(image) == 1:
         pixels = _plain_jpeg(data)
         if pixels is not None:

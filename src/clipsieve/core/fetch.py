@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
+from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.descriptors import out_of_files
 from clipsieve.core.ranges import is_remote, open_stream, read_range, read_whole
 from clipsieve.core.retry import in_words
+from clipsieve.core.text import without_password
 from clipsieve.errors import ImageError, StoreError
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ class ImageSource:
         except Exception as failure:  # each filesystem of fsspec raises its own, and ImportError when it is not there
             if (ours := out_of_files(failure)) is not None:
                 raise ours from failure
+            if without_password(self.path) != self.path:  # which some failures repeat as the name of a bucket
+                raise ImageError("unreadable: a password in the URL; use storage_options") from failure
             raise ImageError(f"unreadable: {in_words(failure)}") from failure
 
     def _read_url(self, url: str) -> bytes:
@@ -162,33 +166,32 @@ def _is_http(path: str) -> bool:
 
 
 def without_credentials(url: str) -> str:
-    """The URL with ``***`` in place of a name and password in it."""
-    return _CREDENTIALS.sub("://***@", url, count=1)
+    """The URL, or chain of them, with ``***`` in place of a name and password in it."""
+    return _CREDENTIALS.sub("://***@", url)
 
 
 def _check_protocols(path: str) -> None:
     """Refuses what leads elsewhere than to files and object stores, in any link of a chain (``zip://a.png::s3://b``)."""
-    for found in _protocols(path):
+    for found, _ in _links(path):
         if found not in PROTOCOLS:
             raise ImageError(f"refused: protocol {found if _WORD.fullmatch(found) else 'of no known name'}")
 
 
-def _protocols(path: str) -> Iterator[str]:
-    """The protocol of each link of a chain, as fsspec finds them: a bare word is one where there are several links."""
+def _links(path: str) -> Iterator[tuple[str, str]]:
+    """Each link of a chain with its protocol, as fsspec finds it: a bare word is one where there are several links."""
     links = path.split("::")
     for link in links:
         bare = len(links) > 1 and (_WORD.fullmatch(link) or link in fsspec.available_protocols())
-        yield link if bare else fsspec.core.split_protocol(link)[0] or "file"
+        yield link if bare else fsspec.core.split_protocol(link)[0] or "file", link
 
 
 def _check_regular(path: str) -> None:
-    """Refuses local pipes and devices, which may never end."""
-    local = re.sub("^(file|local)://", "", path)
-    if "://" in local:
-        return
-    mode = os.stat(local).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ImageError("not a file: it is a pipe, socket or device")
+    """Refuses local pipes and devices, which may never end, in any link of a chain."""
+    for protocol, link in _links(path):
+        if protocol in ("file", "local"):
+            mode = os.stat(LocalFileSystem._strip_protocol(link)).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise ImageError("not a file: it is a pipe, socket or device")
 
 
 def _checked(data: bytes) -> bytes:

@@ -9,16 +9,16 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from contextlib import ExitStack
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipsieve.core.fetch import without_credentials
-from clipsieve.errors import ImageError, SourceError
+from clipsieve.core.storage import opened, place
+from clipsieve.errors import ImageError, SourceError, StoreError
 
 SCHEMA = pa.schema([("key", pa.binary(32)), ("url", pa.string()), ("bytes", pa.large_binary()), ("error", pa.string())])
 
@@ -46,11 +46,21 @@ def read_kept(path: str, url: str) -> bytes | None:
     """
     try:
         return _opened(path, _version(path)).read(_key(url))
+    except StoreError:
+        raise
+    except PermissionError as failure:
+        raise SourceError(f"{path}: {failure.strerror}; check who may read it") from None
     except (OSError, pa.ArrowException) as failure:
         reason = " ".join(str(failure).split())[:100]
         raise SourceError(
             f"{path} is damaged ({reason}); remove it and run the same command again to fetch its images anew"
         ) from failure
+
+
+def forget(path: str) -> None:
+    """Lets go of a remote file, since another may have its name by the time that it is read again."""
+    with _opening:
+        _files.pop((path, None), None)
 
 
 def _key(url: str) -> bytes:
@@ -68,23 +78,24 @@ def _version(path: str) -> tuple[int, int] | None:
 def _opened(path: str, version: tuple[int, int] | None) -> _Kept:
     """The file, opened once for all who want it at the same time."""
     with _opening:
-        return _open(path, version)
+        file = _files.pop((path, version), None) or _Kept(path)
+        _files[path, version] = file
+        while len(_files) > OPEN:
+            del _files[next(iter(_files))]
+        return file
 
 
+_files: dict[tuple[str, tuple[int, int] | None], _Kept] = {}
 _opening = threading.Lock()
 os.register_at_fork(after_in_child=_opening._at_fork_reinit)  # type: ignore[attr-defined]
-
-
-@lru_cache(maxsize=OPEN)
-def _open(path: str, version: tuple[int, int] | None) -> _Kept:
-    return _Kept(path)
 
 
 class _Kept:
     """An open file of that kind. Safe to use from several threads."""
 
     def __init__(self, path: str) -> None:
-        self._file = pq.ParquetFile(fsspec.open(path, "rb").open())
+        self._held = ExitStack()
+        self._file = pq.ParquetFile(self._held.enter_context(opened(place(path))))
         about = self._file.metadata
         self._ends = np.cumsum([about.row_group(group).num_rows for group in range(about.num_row_groups)])
         keys = self._file.read(["key"], use_threads=False)["key"].to_pylist()

@@ -6,6 +6,7 @@ A layout says how samples sit in the rows of a table: ``captions`` (one image an
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipsieve.core.fetch import ImageSource, from_cell, from_part
+from clipsieve.core.ranges import is_http
 
 if TYPE_CHECKING:
     from clipsieve.core.urls import FetchPolicy
@@ -275,11 +277,13 @@ def _roots(rows: int, layout: Layout, origins: Sequence[tuple[int, str]]) -> lis
     if layout.root is not None or not origins:
         return [layout.root or ""] * rows
     ends = [start for start, _ in origins[1:]] + [rows]
-    return [
-        root
-        for (start, path), end in zip(origins, ends, strict=True)
-        for root in [path.rpartition("/")[0]] * (end - start)
-    ]
+    return [root for (start, path), end in zip(origins, ends, strict=True) for root in [_folder(path)] * (end - start)]
+
+
+def _folder(path: str) -> str:
+    """The folder that a file is in. The query of a URL of the web, such as a signature, is no part of it and may hold
+    slashes."""
+    return (re.split("[?#]", path)[0] if is_http(path) else path).rpartition("/")[0]
 
 
 def _ids(table: pa.Table, column: str | None) -> list[str | None]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 
-_PASSWORD = re.compile(r"(://[^/@:]*):[^/]*@")
+_PASSWORD = re.compile(r"(://[^/:]*):[^/]*@")
+_TOKEN = re.compile(r"\b((?:https?|s3a?|gs|gcs)://)[^/?#:\s]+@", re.IGNORECASE)
+"""Elsewhere a name alone is no secret: ``abfs://container@account``, ``sftp://user@host``."""
 
 
 def without_password(url: str) -> str:
-    """``url`` with ``***`` in place of the password in it; a path stays as it is."""
-    return _PASSWORD.sub(r"\1:***@", url)
+    """``url`` with ``***`` in place of the password or token in it; a path stays as it is."""
+    return _TOKEN.sub(r"\1***@", _PASSWORD.sub(r"\1:***@", url))
 
 
 JOINERS = "\u200c\u200d"

@@ -390,8 +390,12 @@ class Chunk:
 
 def reread(kept: Batch, of: Sequence[tuple[Chunk, Verdicts]]) -> LazyBytes | None:
     """The bytes of what stays of some chunks from the source again, where an earlier run had fetched them."""
-    sizes = [chunk.prior.sizes[verdicts.images] for chunk, verdicts in of if chunk.prior is not None]
-    return SourceBytes(kept.parts.images, kept.errors, np.concatenate(sizes)) if sizes else None
+    known = [(chunk.prior, verdicts.images) for chunk, verdicts in of if chunk.prior is not None]
+    if not known:
+        return None
+    sizes = np.concatenate([prior.sizes[images] for prior, images in known])
+    hashes = np.concatenate([prior.hashes[images] for prior, images in known]).tolist()
+    return SourceBytes(kept.parts.images, kept.errors, sizes, hashes)
 
 
 def _fetched(one: Batch, data: bytes | None) -> bytes | None:

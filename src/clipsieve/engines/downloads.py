@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Reader, Rows, Shard, SourceCounts, SourceFile
-from clipsieve.core.kept import GROUP, SCHEMA, kept_rows
+from clipsieve.core.kept import GROUP, SCHEMA, forget, kept_rows
 from clipsieve.core.layout import Layout
 from clipsieve.core.spread import Spread, in_threads
 from clipsieve.core.storage import exists
@@ -156,7 +156,10 @@ def with_kept(rows: Rows, shard: int, folders: Sequence[RunFolder]) -> Rows:
     """Rows with the file of what was fetched of their images, where one of ``folders`` has one."""
     found = (path for folder in folders if exists(path := folder.fetched(shard)))
     kept = next(found, None)
-    return rows if kept is None else replace(rows, kept=str(kept))
+    if kept is None:
+        return rows
+    forget(str(kept))
+    return replace(rows, kept=str(kept))
 
 
 class KeptReader:

@@ -74,6 +74,14 @@ class Prior:
         found: npt.NDArray[np.float64] = self.table["file_bytes"].to_numpy()[self._image_rows]
         return found
 
+    @cached_property
+    def hashes(self) -> npt.NDArray[np.object_]:
+        """The ``content_hash`` of each image, ``(images,)``, None where that is not known."""
+        if "content_hash" not in self.table.column_names:
+            return np.full(len(self._image_rows), None, dtype=object)
+        found = self.table["content_hash"].take(pa.array(self._image_rows)).to_pylist()
+        return np.array(found, dtype=object)
+
     def carry(self, table: pa.Table) -> pa.Table:
         """Ledger rows with the scores of these that they do not have: nothing that was computed once is lost."""
         for field, column in zip(self.table.schema, self.table.columns, strict=True):

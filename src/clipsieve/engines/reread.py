@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -22,15 +23,21 @@ class SourceBytes(LazyBytes):
     """Bytes of images that were read before; None for those in ``failed``, of which only what is an image is given.
 
     Whoever asks for one after the other is read ahead of. ``sizes`` ``(images,)`` are how many bytes they had, NaN
-    where that is not known: an image that has changed since its scores were computed is not passed off as the same.
+    where that is not known, and ``hashes`` their ``content_hash``, None where it is not: an image that is known to have
+    changed since its scores were computed is not passed off as the same.
     """
 
     def __init__(
-        self, sources: Sequence[ImageSource], failed: Collection[int], sizes: npt.NDArray[np.float64] | None = None
+        self,
+        sources: Sequence[ImageSource],
+        failed: Collection[int],
+        sizes: npt.NDArray[np.float64] | None = None,
+        hashes: Sequence[str | None] | None = None,
     ) -> None:
         self._sources = sources
         self._failed = failed
         self._sizes = np.full(len(sources), np.nan) if sizes is None else sizes
+        self._hashes = [None] * len(sources) if hashes is None else hashes
         self._threads = ThreadPoolExecutor(min(AHEAD, 4 * cores()), "clipsieve-reread")
         self._ahead: dict[int, Future[bytes | None]] = {}
 
@@ -56,6 +63,8 @@ class SourceBytes(LazyBytes):
         size = self._sizes[index]
         if not (np.isnan(size) or len(data) == size):
             raise no_longer(self._sources[index], f"it had {size:,.0f} bytes and has {len(data):,}")
+        if (known := self._hashes[index]) is not None and hashlib.sha256(data).hexdigest() != known:
+            raise no_longer(self._sources[index], "its bytes are others (content_hash)")
         if has_known_format(data):
             return data
         if index in self._failed:

@@ -28,6 +28,12 @@ from clipsieve.readers.tar import Member, TarSample
 Content: TypeAlias = Callable[[Member], bytes | None]
 """The bytes of a member; None for a link or device."""
 
+STORED_BYTES = 64 * 2**20
+"""Most bytes of the rows that a document stores in itself, which are those without its texts and images."""
+
+STORED_ROWS = 2**20
+"""Most rows of them: so many take more than those bytes, unless all their columns are empty."""
+
 _OWN_FIELDS = ("sample_id", "texts", "images", "clipsieve")
 
 
@@ -167,12 +173,25 @@ def _other_fields(document: Mapping[str, Any]) -> dict[str, Any]:
 def _stored_rows(document: Mapping[str, Any]) -> pa.Table:
     """The rows that ``clipsieve`` in a document holds."""
     try:
-        stream = zlib.decompress(base64.b64decode(document["clipsieve"]["rows"], validate=True))
+        stream = _inflated(base64.b64decode(document["clipsieve"]["rows"], validate=True))
         rows = pa.ipc.open_stream(stream).read_all()
         rows.select(["sample_id", "modality", "text_content", "binary_content"])
-        return rows
     except (TypeError, KeyError, binascii.Error, zlib.error, pa.ArrowException) as failure:
         raise DocumentError(f"its field clipsieve is damaged ({failure}); remove the field") from None
+    if rows.num_rows > STORED_ROWS:
+        raise DocumentError(f"its field clipsieve holds more than {STORED_ROWS:,} rows; remove the field")
+    return rows
+
+
+def _inflated(data: bytes) -> bytes:
+    """Decompresses stored rows, which hostile ones would make a thousand times larger, within a limit."""
+    inflating = zlib.decompressobj()
+    stream = inflating.decompress(data, STORED_BYTES + 1)
+    if len(stream) > STORED_BYTES:
+        raise DocumentError(f"its field clipsieve holds more than {STORED_BYTES:,} bytes; remove the field")
+    if not inflating.eof:
+        raise zlib.error("incomplete stream")
+    return stream
 
 
 def _restored(document: Mapping[str, Any], sample: TarSample, content: Content) -> pa.Table:
