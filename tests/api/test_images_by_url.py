@@ -10,6 +10,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -281,6 +282,24 @@ def test_a_run_that_fails_waits_for_nobody_and_leaves_no_thread(server: ImageSer
         run(images, {**fetch, "timeout": 60}, shards=True, progress=Enough())
     assert time.monotonic() - began < 10
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("fetch", [LOCAL, KEEPING])
+def test_a_run_that_fails_takes_no_image_from_another_one(server: ImageServer, fetch: dict[str, Any]) -> None:
+    shared = [server(f"held/{n}.png") for n in range(40)]
+    beside = [server(f"image/{n}.png").replace("127.0.0.1", "localhost") for n in range(30)]
+    for name, images in (("other", shared), ("failing", beside + shared)):
+        Path(f"{name}.jsonl").write_text("\n".join(json.dumps({"image": image}) for image in images))
+    options: dict[str, Any] = {"keep": ["blur >= 1"], "fetch": {**fetch, "timeout": 20}}
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(lambda: api.run(read="other.jsonl", out="other", **options))
+        wait_for(lambda: server.asked["/held/0.png"] > 0)
+        read = {"path": "failing.jsonl", "shard_bytes": 150}
+        with pytest.raises(RuntimeError, match="enough"):
+            api.run(read=read, out="failing", progress=Enough(), **options)
+        server.open.set()
+        assert verdicts(other.result()) == [("kept", None)] * 40
+    assert sum(server.asked[f"/held/{n}.png"] for n in range(40)) == 40
 
 
 def test_how_fast_may_change_and_what_is_fetched_may_not(server: ImageServer) -> None:

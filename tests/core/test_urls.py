@@ -527,7 +527,7 @@ def test_an_image_that_comes_when_it_was_just_let_go_of_is_no_complaint(caplog: 
         downloader.prefetch([url])
         while not server.asked:
             time.sleep(0.01)
-        downloader._downloads[url].result.cancel()  # as ``abandon`` does, before the loop has heard of it
+        downloader._downloads[url].result.cancel()  # as when all is let go of, before the loop has heard of it
         server.open.set()
         time.sleep(0.2)
         downloader.close()
@@ -568,10 +568,10 @@ def test_closing_lets_go_of_everything_at_once(server: ImageServer) -> None:
         began = time.monotonic()
         downloader.close()
         for one in waiting:
-            with pytest.raises(ImageError, match="interrupted"):
+            with pytest.raises(StoreError, match="interrupted"):
                 one.result()
         assert time.monotonic() - began < 2
-    with pytest.raises(ImageError, match="interrupted"):
+    with pytest.raises(StoreError, match="interrupted"):
         downloader.read(urls[0])
     assert set(threading.enumerate()) <= before
 
@@ -580,14 +580,36 @@ def test_what_is_abandoned_is_fetched_no_further_and_can_be_asked_for_again(
     server: ImageServer, downloader: Downloader
 ) -> None:
     hanging, good = server("hang/abandoned"), server("image/good.png")
-    downloader.prefetch([hanging, good])
+    announcement = downloader.prefetch([hanging, good])
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(downloader.read, hanging)
+        waiting = threads.submit(downloader.read, hanging, announcement)
         time.sleep(0.1)
-        downloader.abandon([hanging, good])
-        with pytest.raises(ImageError, match="interrupted"):
+        downloader.abandon(announcement)
+        with pytest.raises(StoreError, match="interrupted"):
             waiting.result(timeout=2)
+    assert not downloader._downloads
+    with pytest.raises(StoreError, match="interrupted"):  # also a thread that was just about to ask
+        downloader.read(good, announcement)
     assert downloader.read(good) == RED
+
+
+def test_who_abandons_an_image_takes_it_from_nobody_else() -> None:
+    with ImageServer() as server:
+        downloader = Downloader(changed(timeout=5))
+        url = server("held/shared.png")
+        ours, theirs = downloader.prefetch([url]), downloader.prefetch([url])
+        with ThreadPoolExecutor(2) as threads:
+            they = threads.submit(downloader.read, url, theirs)
+            we = threads.submit(downloader.read, url, ours)
+            while downloader._downloads[url].readers < 2:
+                time.sleep(0.01)
+            downloader.abandon(ours)
+            with pytest.raises(StoreError, match="interrupted"):
+                we.result(timeout=2)
+            server.open.set()
+            assert they.result(timeout=5) == RED
+        assert server.asked["/held/shared.png"] == 1
+        downloader.close()
 
 
 def test_nothing_pending_is_in_an_image_that_is_sent_elsewhere(server: ImageServer) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
-    from clipsieve.core.downloads import Downloader
+    from clipsieve.core.downloads import Announcement, Downloader
 
 
 def _number(value: Any) -> Any:
@@ -99,10 +99,11 @@ def downloads(policy: FetchPolicy, *, then_close: bool = False) -> Iterator[Down
             downloader.close()
 
 
-def read_url(url: str, policy: FetchPolicy) -> bytes:
-    """The bytes at ``url``, from what was announced or fetched now. Raises ``ImageError``."""
+def read_url(url: str, policy: FetchPolicy, announcement: Announcement | None = None) -> bytes:
+    """The bytes at ``url``, from what was announced or fetched now. Raises ``ImageError``, and ``StoreError`` where no
+    image is to blame."""
     with downloads(policy) as downloader:
-        return downloader.read(url)
+        return downloader.read(url, announcement)
 
 
 @atexit.register
