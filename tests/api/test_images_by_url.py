@@ -254,6 +254,27 @@ def test_ctrl_c_ends_at_once_whatever_servers_do(server: ImageServer, keep: bool
         assert (run.returncode, time.monotonic() - began < 5) == (130, True)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["apply", "clipsieve-run", "--keep", "width >= 2", "--write", "webdataset:out", "--out", "applied"],
+        ["apply", "clipsieve-run", "--keep", "blur >= 0.5", "--fill", "--out", "applied"],
+        ["report", "clipsieve-run", "-o", "report.html"],
+    ],
+)
+def test_ctrl_c_ends_at_once_where_images_are_read_again(server: ImageServer, command: list[str]) -> None:
+    server.open.set()
+    run([server(f"held/{n}.png") for n in range(40)], {**LOCAL, "timeout": 60}, keep=["width >= 1"])
+    server.open.clear()
+    server.asked.clear()
+    with started([*COMMAND, *command]) as again:
+        wait_for(lambda: server.asked.total() > 0)
+        began = time.monotonic()
+        again.send_signal(signal.SIGINT)
+        assert b"interrupted" in again.communicate()[1]
+        assert (again.returncode, time.monotonic() - began < 5) == (130, True)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_ctrl_c_among_images_that_come_fast_says_one_line(server: ImageServer, keep: bool) -> None:
     images = [server(f"image/{n}") for n in range(3000)]

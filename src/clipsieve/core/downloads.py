@@ -158,6 +158,12 @@ class Downloader:
         self._thread.join()
 
     def _remove(self, download: _Download) -> None:
+    def interrupt(self) -> None:
+        """As ``close``, without waiting for a lock or the end."""
+        if not self._closed:
+            self._closed = True
+            self._do(self._closing.set)
+
         if self._downloads.get(download.url) is download:
             del self._downloads[download.url]
             if not self._closed:
