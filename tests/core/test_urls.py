@@ -5,6 +5,7 @@ Only names are looked up in a double: what they lead to is the outside world's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import pickle
@@ -34,6 +35,7 @@ from clipsieve.core.descriptors import requests_allowed
 from clipsieve.core.downloads import Downloader
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.optout import opted_out
+from clipsieve.core.turns import Turns
 from clipsieve.core.urls import FetchPolicy, read_url
 from clipsieve.errors import ImageError, StoreError
 from tests.imageserver import RED, ImageServer
@@ -119,6 +121,8 @@ def changed(policy: FetchPolicy = LOCAL, **values: Any) -> FetchPolicy:
         ("image/?x_robots_tag=clipsieve: noai", "refused: opted out (X-Robots-Tag: noai)"),
         ("image/?x_robots_tag=googlebot: noindex", RED),
         ("redirect/?to=/image/?x_robots_tag=noimageai", "refused: opted out (X-Robots-Tag: noimageai)"),
+        ("redirect/?to=/image/b.png&x_robots_tag=noai", "refused: opted out (X-Robots-Tag: noai)"),
+        ("again/d?code=500&retry_after=Mon, 01 Jan 99999999999999999999 00:00:00 GMT", RED),
     ],
 )
 def test_what_a_server_does(server: ImageServer, path: str, expected: bytes | str) -> None:
@@ -315,6 +319,34 @@ def test_passwords_stay_in_requests(server: ImageServer) -> None:
     assert str(failure.value) == "not fetched: status 404"
 
 
+def test_a_host_that_asks_for_an_hour_gets_no_request_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ImageServer() as server:
+        downloader = Downloader(changed(timeout=5))
+        urls = [server(f"status/{n}?code=503&retry_after=3600") for n in range(60)]
+        downloader.prefetch(urls)
+        for url in urls:
+            with pytest.raises(ImageError, match=r"^not fetched: status 503$"):
+                downloader.read(url)
+        assert sum(server.asked.values()) <= 8  # those that were on their way at the same time
+        with pytest.raises(ImageError, match=r"^not fetched: status 503$"):
+            downloader.read(server("image/a.png"))
+        now = time.monotonic() + 3601
+        monkeypatch.setattr(downloader._turns, "_clock", lambda: now)
+        assert downloader.read(server("image/a.png")) == RED
+        downloader.close()
+
+
+def test_a_host_that_always_asks_to_be_left_alone_for_a_while_is_given_up(server: ImageServer) -> None:
+    downloader = Downloader(changed(timeout=5))
+    urls = [server(f"status/busy-{n}?code=503&retry_after=0.2") for n in range(160)]
+    downloader.prefetch(urls)
+    for url in urls:
+        with pytest.raises(ImageError):
+            downloader.read(url)
+    downloader.close()
+    assert sum(times for path, times in server.asked.items() if "busy" in path) < 60
+
+
 def test_a_signed_url_is_sent_as_it_is(server: ImageServer) -> None:
     path = "image/a%2Fb%7e.png?content_type=image/png&wait=0&content_language=a%2Bb%3D"
     assert outcome(server(path)) == RED
@@ -426,6 +458,37 @@ def test_there_are_no_more_requests_than_open_files_allow() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
         assert requests_allowed(10) == 10
+def test_a_host_that_is_given_up_and_closed_for_a_while_is_tried_by_one_image() -> None:
+    async def trial() -> None:
+        turns = Turns(8, 8, looked_up)
+        for _ in range(40):
+            turns.answered("a", http.TemporaryError("status 503", 0.05, silent=True))
+        turns._silent["a"].trial = 0.0
+        async with turns.of("a", 1):
+            with pytest.raises(ImageError, match="does not answer"):
+                async with turns.of("a", 2):
+                    pass
+
+    async def looked_up(host: str) -> None:
+        pass
+
+    asyncio.run(trial())
+
+
+def test_hosts_that_do_not_answer_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing() -> None:
+        turns = Turns(8, 8, looked_up)
+        for host in "abcdef":
+            turns.answered(host, http.TemporaryError("status 503", 3600, silent=True))
+        assert (list(turns._silent), list(turns._closed_for_long)) == (["d", "e", "f"], ["d", "e", "f"])
+
+    async def looked_up(host: str) -> None:
+        pass
+
+    monkeypatch.setattr("clipsieve.core.turns.NAMES", 3)
+    asyncio.run(failing())
+
+
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 200
         assert requests_allowed(100) == 100
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 328  # raised as far as it takes

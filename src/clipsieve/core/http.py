@@ -164,7 +164,8 @@ class Http:
                 return _redirected(place, answer.headers["Location"])
             if status == 429 or status >= 500:
                 pause = _asked_pause(answer.headers)
-                raise TemporaryError(f"not fetched: status {status}", pause, silent=status == 429)
+                silent = status in (429, 503) or pause > 0
+                raise TemporaryError(f"not fetched: status {status}", pause, silent=silent)
             if not 200 <= status < 300 or status == 206:  # no part was asked for
                 raise ImageError(f"not fetched: status {status}")
             if self._policy.opt_out == "respect":
@@ -219,8 +220,6 @@ def _asked_pause(headers: Mapping[str, str]) -> float:
         until = parsedate_to_datetime(said)
     except ValueError:
         return 0.0
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 @contextmanager
@@ -248,7 +247,9 @@ def _in_words() -> Iterator[None]:
 def _is_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
-    except ValueError:
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return False
     return True
 
