@@ -200,6 +200,15 @@ def test_an_opt_out_can_be_ignored_and_a_name_of_ones_own_can_be_addressed(serve
         ("noai noimageai", "noai"),
         ("noimageai;noai", "noimageai"),
         ("googlebot: noai noindex; nofollow, noimageindex", None),
+        ('"noai"', "noai"),
+        ("noai.", "noai"),
+        ("noai: true", "noai"),
+        ("noindex:", "noindex"),
+        ("all: noai", "noai"),
+        ("crawl-delay: 5, noai", "noai"),
+        ("unavailable-after: 25 Jun 2030 15:00:00 PST, noai", "noai"),
+        ("no-ai", None),
+        ("gptbot: none, noai", None),
     ],
 )
 def test_directives_of_opting_out(header: str, found: str | None) -> None:

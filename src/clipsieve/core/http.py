@@ -168,10 +168,7 @@ class Http:
                 raise TemporaryError(f"not fetched: status {status}", pause, silent=silent)
             if not 200 <= status < 300 or status == 206:  # no part was asked for
                 raise ImageError(f"not fetched: status {status}")
-            if self._policy.opt_out == "respect":
-                directive = opted_out(answer.headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
-                if directive is not None:
-                    raise ImageError(f"refused: opted out (X-Robots-Tag: {directive})")
+            self._check_opt_out(answer.headers)
             _check_kind(answer.headers.get("Content-Type", ""))
             limit = self._policy.max_bytes
             if (answer.content_length or 0) > limit:
@@ -191,6 +188,7 @@ def _parsed(url: str, start: URL | None = None) -> URL:
     place = place if start is None else start.join(place)
     if not (place.host and place.port) and place.scheme in ("", "http", "https"):
         raise ValueError("no host")
+                self._check_opt_out(answer.headers)
     return place
 
 
@@ -213,6 +211,12 @@ def _check_kind(content_type: str) -> None:
 
 def _asked_pause(headers: Mapping[str, str]) -> float:
     """Seconds that ``Retry-After`` says, as a number or a date; 0 without one."""
+    def _check_opt_out(self, headers: Any) -> None:
+        if self._policy.opt_out == "respect":
+            directive = opted_out(headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
+            if directive is not None:
+                raise ImageError(f"refused: opted out (X-Robots-Tag: {directive})")
+
     said = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", said):
         return float(said)
