@@ -279,7 +279,15 @@ def _unchecked(lookup: Any, timeout: float) -> Any:
     return Resolver(lookup, public=False, timeout=timeout)
 
 
+def test_an_address_of_this_very_machine_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses.is_public", lambda address: True)
+    before = server.connections
+    assert outcome(server("image/a.png"), FetchPolicy()) == "refused: private address"
+    assert server.connections == before
+
+
 def test_a_redirect_to_a_private_address_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses._is_own", lambda *_: False)
     monkeypatch.setattr("clipsieve.core.addresses.is_public", lambda address: address == "127.0.0.1")
     port = server.url.rpartition(":")[2]
     for there in (f"http://127.0.0.2:{port}/image/a.png", f"http://[::1]:{port}/", "http://inner.example/"):

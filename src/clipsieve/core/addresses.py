@@ -80,9 +80,17 @@ def is_public(address: str) -> bool:
 def public_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket for what ``getaddrinfo`` gives of an address. Raises ``PrivateAddressError``."""
     family, kind, proto, _, place = address
-    if not is_public(place[0]):
+    if not is_public(place[0]) or _is_own(family, place):
         raise PrivateAddressError
     return socket.socket(family, kind, proto)
+
+
+def _is_own(family: int, place: tuple[Any, ...]) -> bool:
+    """Whether an address is one of this machine: what would be sent there would come from there. Nothing is sent."""
+    with socket.socket(family, socket.SOCK_DGRAM) as asking, suppress(OSError):
+        asking.connect(place)
+        return bool(asking.getsockname()[0] == place[0])
+    return False
 
 
 @dataclass(eq=False)
