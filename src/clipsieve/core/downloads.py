@@ -15,10 +15,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipsieve.core.addresses import Lookup
-from clipsieve.core.descriptors import out_of_files, requests_allowed
+from clipsieve.core.descriptors import exhausted, requests_allowed
 from clipsieve.core.http import Http, Transfer
 from clipsieve.core.turns import Turns
 from clipsieve.errors import ImageError, StoreError
@@ -121,16 +121,17 @@ class Downloader:
             if self._closed or (announcement is not None and announcement.abandoned.done()):
                 raise StoreError(INTERRUPTED)
             download = self._downloads.setdefault(url, _Download(url, 0))
-            if announcement in download.announced:
-                download.announced.remove(announcement)
-            elif announcement is None and download.announced:
+            if announcement is None and download.announced:
                 download.announced.popleft()
+            elif announcement is not None and announcement in download.announced:
+                download.announced.remove(announcement)
             download.readers += 1
             if not download.result.done():
                 self._do(self._want, download)
         try:
             if announcement is not None:
-                wait([download.result, announcement.abandoned], return_when=FIRST_COMPLETED)
+                ends: list[Future[Any]] = [download.result, announcement.abandoned]
+                wait(ends, return_when=FIRST_COMPLETED)
                 if not download.result.done():
                     raise StoreError(INTERRUPTED)
             return download.result.result()
@@ -157,13 +158,13 @@ class Downloader:
                 self._do(self._closing.set)
         self._thread.join()
 
-    def _remove(self, download: _Download) -> None:
     def interrupt(self) -> None:
         """As ``close``, without waiting for a lock or the end."""
         if not self._closed:
             self._closed = True
             self._do(self._closing.set)
 
+    def _remove(self, download: _Download) -> None:
         if self._downloads.get(download.url) is download:
             del self._downloads[download.url]
             if not self._closed:
@@ -290,4 +291,4 @@ def _meant(failure: Exception) -> Exception:
     """The failure as who reads an image knows it: whatever else may go wrong with one must not end a run."""
     if isinstance(failure, (ImageError, StoreError)):
         return failure
-    return out_of_files(failure) or ImageError(f"not fetched: {type(failure).__name__}")
+    return exhausted(failure) or ImageError(f"not fetched: {type(failure).__name__}")
