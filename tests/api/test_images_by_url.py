@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -25,7 +26,7 @@ from clipsieve import Run, api
 from clipsieve.core import http
 from clipsieve.core.downloads import Downloader
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
-from clipsieve.errors import RecipeError, RunFolderError
+from clipsieve.errors import RecipeError, RunFolderError, StoreError
 from clipsieve.recipe import Recipe
 from tests.imageserver import RED, ImageServer
 
@@ -321,6 +322,25 @@ def test_a_run_that_fails_takes_no_image_from_another_one(server: ImageServer, f
         server.open.set()
         assert verdicts(other.result()) == [("kept", None)] * 40
     assert sum(server.asked[f"/held/{n}.png"] for n in range(40)) == 40
+
+
+@pytest.mark.parametrize("fetch", [LOCAL, KEEPING])
+def test_a_run_goes_on_when_the_name_server_is_back(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch, fetch: dict[str, Any]
+) -> None:
+    down = True
+
+    def lookup(*_: Any) -> Any:
+        if down:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setitem(Downloader.__init__.__kwdefaults__, "lookup", lookup)
+    images = [server(f"image/{n}.png").replace("127.0.0.1", f"h{n}.example") for n in range(30)]
+    with pytest.raises(StoreError, match="the name server of this machine seems to be down"):
+        run(images, fetch)
+    down = False
+    assert verdicts(run(images, fetch)) == [("kept", None)] * 30
 
 
 def test_how_fast_may_change_and_what_is_fetched_may_not(server: ImageServer) -> None:

@@ -32,7 +32,7 @@ def opted_out(headers: Iterable[str], user_agent: str) -> str | None:
     for header in headers:
         about = ""
         for said in re.split("[,;]", re.sub("[\"'()\\[\\]]", " ", header.lower())):
-            words = _WORD.findall(said)
+            words: list[str] = _WORD.findall(said)
             if (found := _NAMED.match(said)) is not None and found[1] not in _WITH_VALUES:
                 if found[1] in DIRECTIVES:
                     return str(found[1])
