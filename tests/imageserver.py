@@ -169,9 +169,11 @@ class ImageServer:
         """An image with so many bytes in a field of the head."""
         self._say(writer, 200, RED, content_security_policy="x" * int(size))
 
-    async def redirect(self, writer: asyncio.StreamWriter, path: str, to: str = "", code: str = "302") -> None:
+    async def redirect(
+        self, writer: asyncio.StreamWriter, path: str, to: str = "", code: str = "302", **headers: str
+    ) -> None:
         """Somewhere else."""
-        self._say(writer, int(code), b"", location=to, set_cookie="seen=1; Path=/")
+        self._say(writer, int(code), b"", location=to, set_cookie="seen=1; Path=/", **headers)
 
     async def loop(self, writer: asyncio.StreamWriter, path: str) -> None:
         """To itself."""

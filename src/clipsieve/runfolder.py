@@ -57,16 +57,15 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         with open(partial, "wb") as file:
             yield file
         os.replace(partial, path)
-    except OSError as failure:
+    except BaseException as failure:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(failure, OSError) or isinstance(failure, StoreError):  # which is of what was to be written
+            raise
         raise OutputError(
             f"cannot write {path}: {failure.strerror or failure}; {remedy(failure)}, "
             "then run the same command again to resume"
         ) from failure
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from clipsieve import Run, api
 from clipsieve.core import http
 from clipsieve.core.downloads import Downloader
 from clipsieve.core.layout import INTERLEAVED_SCHEMA
-from clipsieve.errors import RecipeError, RunFolderError
+from clipsieve.errors import RecipeError, RunFolderError, StoreError
 from clipsieve.recipe import Recipe
 from tests.imageserver import RED, ImageServer
 
@@ -253,6 +255,27 @@ def test_ctrl_c_ends_at_once_whatever_servers_do(server: ImageServer, keep: bool
         assert (run.returncode, time.monotonic() - began < 5) == (130, True)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["apply", "clipsieve-run", "--keep", "width >= 2", "--write", "webdataset:out", "--out", "applied"],
+        ["apply", "clipsieve-run", "--keep", "blur >= 0.5", "--fill", "--out", "applied"],
+        ["report", "clipsieve-run", "-o", "report.html"],
+    ],
+)
+def test_ctrl_c_ends_at_once_where_images_are_read_again(server: ImageServer, command: list[str]) -> None:
+    server.open.set()
+    run([server(f"held/{n}.png") for n in range(40)], {**LOCAL, "timeout": 60}, keep=["width >= 1"])
+    server.open.clear()
+    server.asked.clear()
+    with started([*COMMAND, *command]) as again:
+        wait_for(lambda: server.asked.total() > 0)
+        began = time.monotonic()
+        again.send_signal(signal.SIGINT)
+        assert b"interrupted" in again.communicate()[1]
+        assert (again.returncode, time.monotonic() - began < 5) == (130, True)
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_ctrl_c_among_images_that_come_fast_says_one_line(server: ImageServer, keep: bool) -> None:
     images = [server(f"image/{n}") for n in range(3000)]
@@ -281,6 +304,43 @@ def test_a_run_that_fails_waits_for_nobody_and_leaves_no_thread(server: ImageSer
         run(images, {**fetch, "timeout": 60}, shards=True, progress=Enough())
     assert time.monotonic() - began < 10
     assert set(threading.enumerate()) <= before
+
+
+@pytest.mark.parametrize("fetch", [LOCAL, KEEPING])
+def test_a_run_that_fails_takes_no_image_from_another_one(server: ImageServer, fetch: dict[str, Any]) -> None:
+    shared = [server(f"held/{n}.png") for n in range(40)]
+    beside = [server(f"image/{n}.png").replace("127.0.0.1", "localhost") for n in range(30)]
+    for name, images in (("other", shared), ("failing", beside + shared)):
+        Path(f"{name}.jsonl").write_text("\n".join(json.dumps({"image": image}) for image in images))
+    options: dict[str, Any] = {"keep": ["blur >= 1"], "fetch": {**fetch, "timeout": 20}}
+    with ThreadPoolExecutor(1) as threads:
+        other = threads.submit(lambda: api.run(read="other.jsonl", out="other", **options))
+        wait_for(lambda: server.asked["/held/0.png"] > 0)
+        read = {"path": "failing.jsonl", "shard_bytes": 150}
+        with pytest.raises(RuntimeError, match="enough"):
+            api.run(read=read, out="failing", progress=Enough(), **options)
+        server.open.set()
+        assert verdicts(other.result()) == [("kept", None)] * 40
+    assert sum(server.asked[f"/held/{n}.png"] for n in range(40)) == 40
+
+
+@pytest.mark.parametrize("fetch", [LOCAL, KEEPING])
+def test_a_run_goes_on_when_the_name_server_is_back(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch, fetch: dict[str, Any]
+) -> None:
+    down = True
+
+    def lookup(*_: Any) -> Any:
+        if down:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setitem(Downloader.__init__.__kwdefaults__, "lookup", lookup)
+    images = [server(f"image/{n}.png").replace("127.0.0.1", f"h{n}.example") for n in range(30)]
+    with pytest.raises(StoreError, match="the name server of this machine seems to be down"):
+        run(images, fetch)
+    down = False
+    assert verdicts(run(images, fetch)) == [("kept", None)] * 30
 
 
 def test_how_fast_may_change_and_what_is_fetched_may_not(server: ImageServer) -> None:

@@ -5,6 +5,7 @@ Only names are looked up in a double: what they lead to is the outside world's.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import pickle
@@ -34,6 +35,7 @@ from clipsieve.core.descriptors import requests_allowed
 from clipsieve.core.downloads import Downloader
 from clipsieve.core.fetch import ImageSource
 from clipsieve.core.optout import opted_out
+from clipsieve.core.turns import Turns
 from clipsieve.core.urls import FetchPolicy, read_url
 from clipsieve.errors import ImageError, StoreError
 from tests.imageserver import RED, ImageServer
@@ -99,8 +101,8 @@ def changed(policy: FetchPolicy = LOCAL, **values: Any) -> FetchPolicy:
         ("bare/", RED),
         ("parts/", RED),
         ("parts/?count=9", RED),
-        ("chatty/?size=30000", RED),
-        ("chatty/?size=80000", "not fetched: the answer is not HTTP"),
+        ("chatty/?size=15000", RED),
+        ("chatty/?size=20000", "not fetched: the answer is not HTTP"),
         ("status/?code=206", "not fetched: status 206"),
         ("zipped/?encoding=br", "not fetched: the server compressed it in a way that was not asked for"),
         ("image/?content_encoding=gzip", "not fetched: broken compression"),
@@ -119,6 +121,8 @@ def changed(policy: FetchPolicy = LOCAL, **values: Any) -> FetchPolicy:
         ("image/?x_robots_tag=clipsieve: noai", "refused: opted out (X-Robots-Tag: noai)"),
         ("image/?x_robots_tag=googlebot: noindex", RED),
         ("redirect/?to=/image/?x_robots_tag=noimageai", "refused: opted out (X-Robots-Tag: noimageai)"),
+        ("redirect/?to=/image/b.png&x_robots_tag=noai", "refused: opted out (X-Robots-Tag: noai)"),
+        ("again/d?code=500&retry_after=Mon, 01 Jan 99999999999999999999 00:00:00 GMT", RED),
     ],
 )
 def test_what_a_server_does(server: ImageServer, path: str, expected: bytes | str) -> None:
@@ -196,6 +200,15 @@ def test_an_opt_out_can_be_ignored_and_a_name_of_ones_own_can_be_addressed(serve
         ("noai noimageai", "noai"),
         ("noimageai;noai", "noimageai"),
         ("googlebot: noai noindex; nofollow, noimageindex", None),
+        ('"noai"', "noai"),
+        ("noai.", "noai"),
+        ("noai: true", "noai"),
+        ("noindex:", "noindex"),
+        ("all: noai", "noai"),
+        ("crawl-delay: 5, noai", "noai"),
+        ("unavailable-after: 25 Jun 2030 15:00:00 PST, noai", "noai"),
+        ("no-ai", None),
+        ("gptbot: none, noai", None),
     ],
 )
 def test_directives_of_opting_out(header: str, found: str | None) -> None:
@@ -266,7 +279,15 @@ def _unchecked(lookup: Any, timeout: float) -> Any:
     return Resolver(lookup, public=False, timeout=timeout)
 
 
+def test_an_address_of_this_very_machine_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses.is_public", lambda address: True)
+    before = server.connections
+    assert outcome(server("image/a.png"), FetchPolicy()) == "refused: private address"
+    assert server.connections == before
+
+
 def test_a_redirect_to_a_private_address_is_refused(server: ImageServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses._is_own", lambda *_: False)
     monkeypatch.setattr("clipsieve.core.addresses.is_public", lambda address: address == "127.0.0.1")
     port = server.url.rpartition(":")[2]
     for there in (f"http://127.0.0.2:{port}/image/a.png", f"http://[::1]:{port}/", "http://inner.example/"):
@@ -296,6 +317,34 @@ def test_a_server_that_asks_for_an_hour_is_not_asked_again(server: ImageServer) 
     url = "again/hour?code=503&retry_after=3600"
     assert outcome(server(url)) == "not fetched: status 503"
     assert server.asked["/" + url] == 1
+
+
+def test_a_host_that_asks_for_an_hour_gets_no_request_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ImageServer() as server:
+        downloader = Downloader(changed(timeout=5))
+        urls = [server(f"status/{n}?code=503&retry_after=3600") for n in range(60)]
+        downloader.prefetch(urls)
+        for url in urls:
+            with pytest.raises(ImageError, match=r"^not fetched: status 503$"):
+                downloader.read(url)
+        assert sum(server.asked.values()) <= 8  # those that were on their way at the same time
+        with pytest.raises(ImageError, match=r"^not fetched: status 503$"):
+            downloader.read(server("image/a.png"))
+        now = time.monotonic() + 3601
+        monkeypatch.setattr(downloader._turns, "_clock", lambda: now)
+        assert downloader.read(server("image/a.png")) == RED
+        downloader.close()
+
+
+def test_a_host_that_always_asks_to_be_left_alone_for_a_while_is_given_up(server: ImageServer) -> None:
+    downloader = Downloader(changed(timeout=5))
+    urls = [server(f"status/busy-{n}?code=503&retry_after=0.2") for n in range(160)]
+    downloader.prefetch(urls)
+    for url in urls:
+        with pytest.raises(ImageError):
+            downloader.read(url)
+    downloader.close()
+    assert sum(times for path, times in server.asked.items() if "busy" in path) < 60
 
 
 def test_cookies_are_not_kept(server: ImageServer) -> None:
@@ -409,6 +458,37 @@ def test_a_host_that_never_answers_is_given_up_and_tried_now_and_then(
     downloader.close()
 
 
+def test_a_host_that_is_given_up_and_closed_for_a_while_is_tried_by_one_image() -> None:
+    async def trial() -> None:
+        turns = Turns(8, 8, looked_up)
+        for _ in range(40):
+            turns.answered("a", http.TemporaryError("status 503", 0.05, silent=True))
+        turns._silent["a"].trial = 0.0
+        async with turns.of("a", 1):
+            with pytest.raises(ImageError, match="does not answer"):
+                async with turns.of("a", 2):
+                    pass
+
+    async def looked_up(host: str) -> None:
+        pass
+
+    asyncio.run(trial())
+
+
+def test_hosts_that_do_not_answer_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def failing() -> None:
+        turns = Turns(8, 8, looked_up)
+        for host in "abcdef":
+            turns.answered(host, http.TemporaryError("status 503", 3600, silent=True))
+        assert (list(turns._silent), list(turns._closed_for_long)) == (["d", "e", "f"], ["d", "e", "f"])
+
+    async def looked_up(host: str) -> None:
+        pass
+
+    monkeypatch.setattr("clipsieve.core.turns.NAMES", 3)
+    asyncio.run(failing())
+
+
 def test_when_files_run_out_no_image_is_to_blame(server: ImageServer) -> None:
     def lookup(*_: Any) -> Any:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -419,6 +499,103 @@ def test_when_files_run_out_no_image_is_to_blame(server: ImageServer) -> None:
     ):
         downloader.read("http://example.org/a.png")
     downloader.close()
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOBUFS, "no buffers"), MemoryError()])
+def test_when_memory_runs_out_no_image_is_to_blame(failure: Exception) -> None:
+    def lookup(*_: Any) -> Any:
+        raise failure
+
+    with pytest.raises(StoreError, match=r"^no memory or threads left"):
+        outcome("http://example.org/a.png", lookup=lookup)
+
+
+def test_when_threads_run_out_no_image_is_to_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def none_left(thread: threading.Thread) -> None:
+        if thread.name == "clipsieve-lookup":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(StoreError, match=r"^no memory or threads left"):
+        outcome("http://example.org/a.png")
+
+
+@pytest.mark.parametrize(("works", "ended"), [(False, True), (True, False)])
+def test_when_no_name_can_be_looked_up_the_name_server_is_to_blame(
+    server: ImageServer, works: bool, ended: bool
+) -> None:
+    down = threading.Event()
+
+    def lookup(host: str, *_: Any) -> Any:
+        if down.is_set() and not (works and host == "good.example"):
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    port = server.url.rpartition(":")[2]
+    downloader = Downloader(LOCAL, lookup=lookup)
+    assert downloader.read(f"http://good.example:{port}/image/a.png") == RED
+    down.set()
+    said = []
+    for n in range(20):
+        with pytest.raises((ImageError, StoreError)) as failure:
+            downloader.read(f"http://{n}.example:{port}/image/a.png")
+        said.append(str(failure.value))
+    downloader.close()
+    assert set(said[:7]) == {"not fetched: the host's name cannot be looked up"}
+    assert all(one.startswith("the name server of this machine seems to be down") == ended for one in said[7:])
+
+
+def test_when_no_host_can_be_reached_the_network_is_to_blame(
+    server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_route(*_: Any) -> Any:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+
+    monkeypatch.setattr("clipsieve.core.http.public_socket", no_route)
+    monkeypatch.setattr("clipsieve.core.addresses.is_public", lambda address: True)
+    downloader = Downloader(FetchPolicy(retries=0), lookup=_names(**{f"h{n}_example": ["127.0.0.1"] for n in range(9)}))
+    for n in range(7):
+        for _ in range(2):
+            with pytest.raises(ImageError, match="no connection"):
+                downloader.read(f"http://h{n}.example/")
+    with pytest.raises(StoreError, match="the network of this machine seems to be down: 8 hosts in a row"):
+        downloader.read("http://h7.example/")
+    downloader.close()
+
+
+def test_a_lookup_that_hangs_keeps_its_place_until_its_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.core.addresses.LOOKUPS", 2)
+    threads: list[int] = []
+
+    def lookup(*_: Any) -> Any:
+        threads.append(sum(one.name == "clipsieve-lookup" for one in threading.enumerate()))
+        time.sleep(0.3)
+        raise socket.gaierror(socket.EAI_AGAIN, "no")
+
+    downloader = Downloader(changed(timeout=0.05, retries=0), lookup=lookup)
+    urls = [f"http://{n}.example/" for n in range(6)]
+    downloader.prefetch(urls)
+    for url in urls:
+        with pytest.raises(ImageError):
+            downloader.read(url)
+    downloader.close()
+    assert max(threads) <= 3  # one that has ended may still be there for a moment
+
+
+def test_a_host_is_called_as_the_url_says_and_is_one_however_it_is_spelt(server: ImageServer) -> None:
+    asked: set[str] = set()
+
+    def lookup(host: str, *_: Any) -> Any:
+        asked.add(host)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+    port = server.url.rpartition(":")[2]
+    for host in ("xn--fa-hia.example", "fa\u00df.example", "XN--fa-hia.Example", "xn--fa-hia.example."):
+        assert outcome(f"http://{host}:{port}/image/a.png", lookup=lookup) == RED
+    assert asked == {"xn--fa-hia.example"}
 
 
 def test_there_are_no_more_requests_than_open_files_allow() -> None:
@@ -527,7 +704,7 @@ def test_an_image_that_comes_when_it_was_just_let_go_of_is_no_complaint(caplog: 
         downloader.prefetch([url])
         while not server.asked:
             time.sleep(0.01)
-        downloader._downloads[url].result.cancel()  # as ``abandon`` does, before the loop has heard of it
+        downloader._downloads[url].result.cancel()  # as when all is let go of, before the loop has heard of it
         server.open.set()
         time.sleep(0.2)
         downloader.close()
@@ -568,10 +745,10 @@ def test_closing_lets_go_of_everything_at_once(server: ImageServer) -> None:
         began = time.monotonic()
         downloader.close()
         for one in waiting:
-            with pytest.raises(ImageError, match="interrupted"):
+            with pytest.raises(StoreError, match="interrupted"):
                 one.result()
         assert time.monotonic() - began < 2
-    with pytest.raises(ImageError, match="interrupted"):
+    with pytest.raises(StoreError, match="interrupted"):
         downloader.read(urls[0])
     assert set(threading.enumerate()) <= before
 
@@ -580,14 +757,36 @@ def test_what_is_abandoned_is_fetched_no_further_and_can_be_asked_for_again(
     server: ImageServer, downloader: Downloader
 ) -> None:
     hanging, good = server("hang/abandoned"), server("image/good.png")
-    downloader.prefetch([hanging, good])
+    announcement = downloader.prefetch([hanging, good])
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(downloader.read, hanging)
+        waiting = threads.submit(downloader.read, hanging, announcement)
         time.sleep(0.1)
-        downloader.abandon([hanging, good])
-        with pytest.raises(ImageError, match="interrupted"):
+        downloader.abandon(announcement)
+        with pytest.raises(StoreError, match="interrupted"):
             waiting.result(timeout=2)
+    assert not downloader._downloads
+    with pytest.raises(StoreError, match="interrupted"):  # also a thread that was just about to ask
+        downloader.read(good, announcement)
     assert downloader.read(good) == RED
+
+
+def test_who_abandons_an_image_takes_it_from_nobody_else() -> None:
+    with ImageServer() as server:
+        downloader = Downloader(changed(timeout=5))
+        url = server("held/shared.png")
+        ours, theirs = downloader.prefetch([url]), downloader.prefetch([url])
+        with ThreadPoolExecutor(2) as threads:
+            they = threads.submit(downloader.read, url, theirs)
+            we = threads.submit(downloader.read, url, ours)
+            while downloader._downloads[url].readers < 2:
+                time.sleep(0.01)
+            downloader.abandon(ours)
+            with pytest.raises(StoreError, match="interrupted"):
+                we.result(timeout=2)
+            server.open.set()
+            assert they.result(timeout=5) == RED
+        assert server.asked["/held/shared.png"] == 1
+        downloader.close()
 
 
 def test_nothing_pending_is_in_an_image_that_is_sent_elsewhere(server: ImageServer) -> None:

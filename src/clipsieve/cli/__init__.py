@@ -6,9 +6,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but counts or the error 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -30,6 +31,7 @@ from clipsieve.cli import (
     tune,
     view,
 )
+from clipsieve.core import urls
 from clipsieve.core.text import printable
 from clipsieve.errors import ClipsieveError
 
@@ -81,6 +83,8 @@ app.command("doctor")(doctor.doctor)
 
 def main() -> None:
     """The entry point of the ``clipsieve`` command."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupted)
     try:
         code = app(prog_name="clipsieve", standalone_mode=False)
     except ClipsieveError as failure:
@@ -115,6 +119,12 @@ def main() -> None:
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         _end("interrupted: committed shards stay; run the same command again to resume", INTERRUPTED)
     sys.exit(code)
+
+
+def _interrupted(number: int, frame: Any) -> None:
+    """On Ctrl-C: before anything waits for threads, these no longer wait for images."""
+    urls.interrupt()
+    signal.default_int_handler(number, frame)
 
 
 INTERRUPTED = 130

@@ -80,9 +80,17 @@ def is_public(address: str) -> bool:
 def public_socket(address: tuple[Any, ...]) -> socket.socket:
     """A socket for what ``getaddrinfo`` gives of an address. Raises ``PrivateAddressError``."""
     family, kind, proto, _, place = address
-    if not is_public(place[0]):
+    if not is_public(place[0]) or _is_own(family, place):
         raise PrivateAddressError
     return socket.socket(family, kind, proto)
+
+
+def _is_own(family: int, place: tuple[Any, ...]) -> bool:
+    """Whether an address is one of this machine: what would be sent there would come from there. Nothing is sent."""
+    with socket.socket(family, socket.SOCK_DGRAM) as asking, suppress(OSError):
+        asking.connect(place)
+        return bool(asking.getsockname()[0] == place[0])
+    return False
 
 
 @dataclass(eq=False)
@@ -108,6 +116,7 @@ class Resolver(AbstractResolver):  # type: ignore[misc]
         self._timeout = timeout
         self._room = asyncio.Semaphore(LOOKUPS)
         self._names: dict[str, _Name] = {}
+        self._answered = ""
         self._asking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._clock = asyncio.get_running_loop().time
 
@@ -115,7 +124,7 @@ class Resolver(AbstractResolver):  # type: ignore[misc]
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[dict[str, Any]]:
         """The addresses of ``host``. Raises ``OSError``."""
-        found = await self.addresses(host)
+        found = await self.addresses(host.rstrip(".").lower())
         if self._public and not all(is_public(place[0]) for *_, place in found):
             raise PrivateAddressError
         return [
@@ -132,8 +141,7 @@ class Resolver(AbstractResolver):  # type: ignore[misc]
         async with lock:  # who comes later needs not ask
             name = self._names.get(host, _Name())
             if name.until <= self._clock():
-                async with self._room:
-                    await self._ask(host, name)
+                await self._ask(host, name)
                 self._names.pop(host, None)
                 self._names[host] = name
                 if len(self._names) > NAMES:
@@ -142,16 +150,28 @@ class Resolver(AbstractResolver):  # type: ignore[misc]
             raise name.failure.with_traceback(None)
         return name.found
 
+    async def works(self) -> bool:
+        """Whether a name server still says anything of the last name that it has said something of."""
+        name = _Name()
+        if self._answered:
+            await self._ask(self._answered, name)
+        return name.until > 0
+
     async def _ask(self, host: str, name: _Name) -> None:
         name.failure = None
+        await self._room.acquire()
         try:
             async with asyncio.timeout(self._timeout):
-                name.found = await _in_thread(lambda: self._lookup(host, 0, socket.AF_UNSPEC, socket.SOCK_STREAM))
+                name.found = await _in_thread(
+                    lambda: self._lookup(host, 0, socket.AF_UNSPEC, socket.SOCK_STREAM), self._room.release
+                )
         except TimeoutError:
             name.failure = socket.gaierror(socket.EAI_AGAIN, "timed out")
         except OSError as failure:
             name.failure = failure
         passing = name.failure is not None and name.failure.errno not in NO_NAME
+        if not passing:
+            self._answered = host
         name.hiccups = name.hiccups + 1 if passing else 0
         name.until = 0.0 if passing and name.hiccups < HICCUPS else self._clock() + KNOWN
 
@@ -159,11 +179,13 @@ class Resolver(AbstractResolver):  # type: ignore[misc]
         """Nothing to close."""
 
 
-async def _in_thread(work: Callable[[], Any]) -> Any:
+async def _in_thread(work: Callable[[], Any], ended: Callable[[], None]) -> Any:
+    """What ``work`` gives; ``ended`` is called when its thread has ended, also when nobody waits any more."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
 
     def settle(result: Any, failure: Exception | None) -> None:
+        ended()
         if done.cancelled():
             return
         if failure is None:
@@ -180,5 +202,9 @@ async def _in_thread(work: Callable[[], Any]) -> Any:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(settle, result, failure)
 
-    threading.Thread(target=run, name="clipsieve-lookup", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="clipsieve-lookup", daemon=True).start()
+    except RuntimeError:
+        ended()
+        raise
     return await done

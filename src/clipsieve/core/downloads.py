@@ -10,15 +10,15 @@ import asyncio
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from concurrent.futures import CancelledError, Future, InvalidStateError
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clipsieve.core.addresses import Lookup
-from clipsieve.core.descriptors import out_of_files, requests_allowed
+from clipsieve.core.descriptors import exhausted, requests_allowed
 from clipsieve.core.http import Http, Transfer
 from clipsieve.core.turns import Turns
 from clipsieve.errors import ImageError, StoreError
@@ -36,8 +36,8 @@ BEGUN = 4
 """So many images as there may be requests are begun at most: those of one host must not keep others waiting."""
 
 
-INTERRUPTED = "not fetched: interrupted"
-"""What becomes of images that are fetched no further; no ledger should ever hold it."""
+INTERRUPTED = "interrupted while images were fetched; run it again"
+"""What is said where images are fetched no further: a ``StoreError``, so that it never becomes the verdict of one."""
 
 
 class _PutBackError(Exception):
@@ -46,9 +46,11 @@ class _PutBackError(Exception):
 
 @dataclass(eq=False, frozen=True)
 class Announcement:
-    """URLs that are to be read, each as often as it stands here; they can be let go of together."""
+    """URLs that are to be read, each as often as it stands here; they can be let go of together, and with
+    ``abandoned`` who reads one of them waits no longer."""
 
     urls: Sequence[str]
+    abandoned: Future[None] = field(default_factory=Future)
 
 
 @dataclass(eq=False)
@@ -112,22 +114,27 @@ class Downloader:
                 if not (download.announced or download.readers):
                     self._remove(download)
 
-    def read(self, url: str, unless: threading.Event | None = None) -> bytes:
-        """The bytes at ``url``. Raises ``ImageError``, also when ``unless`` is set, as it is before ``abandon``, and
-        ``StoreError`` where no image is to blame."""
+    def read(self, url: str, announcement: Announcement | None = None) -> bytes:
+        """The bytes at ``url``, which ``announcement`` may have announced. Raises ``ImageError``, and ``StoreError``
+        where no image is to blame, also once the announcement is abandoned or all is closed."""
         with self._changing:
-            if self._closed or (unless is not None and unless.is_set()):
-                raise ImageError(INTERRUPTED)
+            if self._closed or (announcement is not None and announcement.abandoned.done()):
+                raise StoreError(INTERRUPTED)
             download = self._downloads.setdefault(url, _Download(url, 0))
-            if download.announced:
+            if announcement is None and download.announced:
                 download.announced.popleft()
+            elif announcement is not None and announcement in download.announced:
+                download.announced.remove(announcement)
             download.readers += 1
             if not download.result.done():
                 self._do(self._want, download)
         try:
+            if announcement is not None:
+                ends: list[Future[Any]] = [download.result, announcement.abandoned]
+                wait(ends, return_when=FIRST_COMPLETED)
+                if not download.result.done():
+                    raise StoreError(INTERRUPTED)
             return download.result.result()
-        except CancelledError:
-            raise ImageError(INTERRUPTED) from None
         except (ImageError, StoreError) as failure:
             raise type(failure)(str(failure)) from None  # each reader's own
         finally:
@@ -136,21 +143,26 @@ class Downloader:
                 if not (download.announced or download.readers):
                     self._remove(download)
 
-    def abandon(self, urls: Iterable[str]) -> None:
-        """Fetches these no further; who waits for one gets an ``ImageError``."""
+    def abandon(self, announcement: Announcement) -> None:
+        """Lets go of all of it: its readers get a ``StoreError``, those of others wait on."""
         with self._changing:
-            for url in urls:
-                if (download := self._downloads.get(url)) is not None:
-                    self._remove(download)
-                    download.result.cancel()
+            if not announcement.abandoned.done():
+                announcement.abandoned.set_result(None)
+        self.drop(announcement)
 
     def close(self) -> None:
-        """Lets go of everything at once; who still waits gets an ``ImageError``."""
+        """Lets go of everything at once; who still waits gets a ``StoreError``."""
         with self._changing:
             if not self._closed:
                 self._closed = True
                 self._do(self._closing.set)
         self._thread.join()
+
+    def interrupt(self) -> None:
+        """As ``close``, without waiting for a lock or the end."""
+        if not self._closed:
+            self._closed = True
+            self._do(self._closing.set)
 
     def _remove(self, download: _Download) -> None:
         if self._downloads.get(download.url) is download:
@@ -192,7 +204,7 @@ class Downloader:
         with self._changing:
             left = list(self._downloads.values())  # nothing is added once it is closed
         for download in left:
-            download.result.cancel()
+            self._settle(download, StoreError(INTERRUPTED))
 
     def _settle(self, download: _Download, outcome: bytes | Exception) -> None:
         """Gives the outcome to who waits; nobody does where another thread has let go of it meanwhile."""
@@ -249,7 +261,7 @@ class Downloader:
             self._waiting.appendleft(download)
         except asyncio.CancelledError:
             self._hold(download, 0)
-            download.result.cancel()
+            self._settle(download, StoreError(INTERRUPTED))
             raise
         except Exception as failure:
             self._hold(download, 0)
@@ -279,4 +291,4 @@ def _meant(failure: Exception) -> Exception:
     """The failure as who reads an image knows it: whatever else may go wrong with one must not end a run."""
     if isinstance(failure, (ImageError, StoreError)):
         return failure
-    return out_of_files(failure) or ImageError(f"not fetched: {type(failure).__name__}")
+    return exhausted(failure) or ImageError(f"not fetched: {type(failure).__name__}")

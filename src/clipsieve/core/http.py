@@ -18,14 +18,14 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import aiohttp
 from yarl import URL
 
 from clipsieve.core.addresses import NO_NAME, Lookup, PrivateAddressError, Resolver, public_socket
 from clipsieve.core.body import Body, too_large
-from clipsieve.core.descriptors import out_of_files
+from clipsieve.core.descriptors import exhausted
 from clipsieve.core.optout import opted_out
 from clipsieve.errors import ImageError, StoreError
 
@@ -43,8 +43,13 @@ IDLE = 2.0
 
 CHUNK = 2**16
 
-HEADER = 2**16
-"""Bytes that a field of an answer's head may have; some sites say of themselves more than is usual."""
+HEADER = 2**14
+"""Bytes that a field of an answer's head may have, of which there may be 128: it is in memory for each request."""
+
+CUT_OFF = 8
+"""So many hosts in a row that cannot be reached for what may be this machine's own fault are taken for just that."""
+
+_NO_NETWORK = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 _REDIRECTS = {301, 302, 303, 307, 308}
 _QUOTED = re.compile(r"[\w\-.~:/?#\[\]@!$&'()*+,;=%]+", re.ASCII)
@@ -55,13 +60,22 @@ Turn: TypeAlias = Callable[[str], AbstractAsyncContextManager[Any]]
 
 
 class TemporaryError(Exception):
-    """What may be otherwise the next time; ``pause`` is how long the server asks to be left alone, in seconds, and
-    ``silent`` says that nothing of use came from the host at all."""
+    """What may be otherwise the next time; ``pause`` is how long the server asks to be left alone, in seconds,
+    ``silent`` says that nothing of use came from the host at all, and ``lacking`` what this machine may lack."""
 
-    def __init__(self, reason: str, pause: float = 0.0, *, silent: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        pause: float = 0.0,
+        *,
+        silent: bool = False,
+        lacking: Literal["", "name server", "network"] = "",
+    ) -> None:
         super().__init__(reason)
         self.pause = pause
         self.silent = silent
+        self.lacking = lacking
+        self.host = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +94,7 @@ class Http:
 
     def __init__(self, policy: FetchPolicy, lookup: Lookup = socket.getaddrinfo) -> None:
         self._policy = policy
+        self._cut_off: set[str] = set()
         public = not policy.allow_private
         self._resolver = Resolver(lookup, public=public, timeout=policy.timeout)
         self._session = aiohttp.ClientSession(
@@ -125,16 +140,29 @@ class Http:
                 return await self._followed(place, transfer)
             except TemporaryError as failure:
                 if attempt == self._policy.retries or failure.pause > LONGEST_PAUSE:
-                    raise ImageError(str(failure)) from None
+                    raise await self._final(failure) from None
                 pause = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.5)
             attempt += 1
             await asyncio.sleep(pause)
+
+    async def _final(self, failure: TemporaryError) -> ImageError | StoreError:
+        """What is said of an image that is not tried again: nothing, where host after host cannot be reached."""
+        if failure.lacking:
+            self._cut_off.add(failure.host)
+            if len(self._cut_off) >= CUT_OFF:
+                if failure.lacking == "network" or not await self._resolver.works():
+                    return StoreError(
+                        f"the {failure.lacking} of this machine seems to be down: {CUT_OFF} hosts in a row could not "
+                        "be reached; run the same command again when it is back"
+                    )
+                self._cut_off.clear()
+        return ImageError(str(failure))
 
     async def _followed(self, place: URL, transfer: Transfer) -> bytes:
         left = self._policy.timeout
         clock = asyncio.get_running_loop().time
         for _ in range(self._policy.redirects + 1):
-            host = place.host or ""
+            host = (place.raw_host or "").rstrip(".").lower()
             try:
                 async with transfer.turn(host):
                     began = clock()  # waiting for others is nobody's fault
@@ -148,8 +176,9 @@ class Http:
                     transfer.answered(host, None)
                     left -= clock() - began
             except TemporaryError as failure:
+                failure.host = host
                 if not transfer.answered(host, failure):
-                    raise ImageError(str(failure)) from None
+                    raise await self._final(failure) from None
                 raise
             if isinstance(found, bytes):
                 return found
@@ -159,18 +188,18 @@ class Http:
     async def _hop(self, place: URL, transfer: Transfer) -> bytes | URL:
         """The bytes at ``place``, or where it redirects to."""
         async with self._session.get(place, allow_redirects=False) as answer:
+            self._cut_off.clear()
             status = answer.status
             if status in _REDIRECTS and "Location" in answer.headers:
+                self._check_opt_out(answer.headers)
                 return _redirected(place, answer.headers["Location"])
             if status == 429 or status >= 500:
                 pause = _asked_pause(answer.headers)
-                raise TemporaryError(f"not fetched: status {status}", pause, silent=status == 429)
+                silent = status in (429, 503) or pause > 0
+                raise TemporaryError(f"not fetched: status {status}", pause, silent=silent)
             if not 200 <= status < 300 or status == 206:  # no part was asked for
                 raise ImageError(f"not fetched: status {status}")
-            if self._policy.opt_out == "respect":
-                directive = opted_out(answer.headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
-                if directive is not None:
-                    raise ImageError(f"refused: opted out (X-Robots-Tag: {directive})")
+            self._check_opt_out(answer.headers)
             _check_kind(answer.headers.get("Content-Type", ""))
             limit = self._policy.max_bytes
             if (answer.content_length or 0) > limit:
@@ -181,6 +210,12 @@ class Http:
             if not body.complete:
                 raise TemporaryError("truncated: the connection closed early")
             return body.whole()
+
+    def _check_opt_out(self, headers: Any) -> None:
+        if self._policy.opt_out == "respect":
+            directive = opted_out(headers.getall("X-Robots-Tag", ()), self._policy.user_agent)
+            if directive is not None:
+                raise ImageError(f"refused: opted out (X-Robots-Tag: {directive})")
 
 
 def _parsed(url: str, start: URL | None = None) -> URL:
@@ -217,10 +252,10 @@ def _asked_pause(headers: Mapping[str, str]) -> float:
         return float(said)
     try:
         until = parsedate_to_datetime(said)
-    except ValueError:
+        until = until if until.tzinfo else until.replace(tzinfo=UTC)
+        return max(0.0, (until - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return 0.0
-    until = until if until.tzinfo else until.replace(tzinfo=UTC)
-    return max(0.0, (until - datetime.now(UTC)).total_seconds())
 
 
 @contextmanager
@@ -237,8 +272,8 @@ def _in_words() -> Iterator[None]:
         raise _unconnected(failure) from None
     except aiohttp.ClientPayloadError:
         raise TemporaryError("truncated: the connection closed early") from None
-    except (aiohttp.ClientConnectionError, ConnectionError):
-        raise TemporaryError("not fetched: connection lost") from None
+    except (aiohttp.ClientConnectionError, ConnectionError) as failure:
+        raise exhausted(failure) or TemporaryError("not fetched: connection lost") from None
     except (aiohttp.InvalidURL, ValueError):
         raise ImageError("not fetched: not a valid URL") from None
     except aiohttp.ClientError:
@@ -255,11 +290,11 @@ def _is_address(host: str) -> bool:
 
 def _unnamed(cause: OSError) -> StoreError | ImageError | TemporaryError:
     """What came of looking a name up."""
-    if (ours := out_of_files(cause)) is not None:
+    if (ours := exhausted(cause)) is not None:
         return ours
     if cause.errno in NO_NAME:
         return ImageError("not fetched: no such host")
-    return TemporaryError("not fetched: the host's name cannot be looked up", silent=True)
+    return TemporaryError("not fetched: the host's name cannot be looked up", silent=True, lacking="name server")
 
 
 def _unconnected(failure: Any) -> StoreError | ImageError | TemporaryError:
@@ -268,8 +303,9 @@ def _unconnected(failure: Any) -> StoreError | ImageError | TemporaryError:
         return ImageError("refused: private address")
     if isinstance(failure, aiohttp.ClientConnectorDNSError):
         return _unnamed(cause)
-    if (ours := out_of_files(cause)) is not None:
+    if (ours := exhausted(cause)) is not None:
         return ours
     if cause.errno == errno.ECONNREFUSED:
         return TemporaryError("not fetched: connection refused", silent=True)
-    return TemporaryError("not fetched: no connection", silent=True)
+    lacking: Literal["", "network"] = "network" if cause.errno in _NO_NETWORK else ""
+    return TemporaryError("not fetched: no connection", silent=True, lacking=lacking)

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
+from clipsieve.core.addresses import NAMES
 from clipsieve.core.http import LONGEST_PAUSE, TemporaryError
 from clipsieve.errors import ImageError
 
@@ -41,6 +43,7 @@ class Turns:
         self._look_up = look_up
         self._hosts: dict[str, _Places] = {}
         self._closed_until: dict[str, float] = {}
+        self._closed_for_long: dict[str, tuple[float, str]] = {}
         self._silent: dict[str, _Silence] = {}
         self._clock = asyncio.get_running_loop().time
 
@@ -53,9 +56,13 @@ class Turns:
         if 0 < failure.pause <= LONGEST_PAUSE:
             until = self._clock() + failure.pause
             self._closed_until[host] = max(self._closed_until.get(host, 0.0), until)
+        elif failure.pause:
+            self._closed_for_long[host] = self._clock() + failure.pause, str(failure)
+            _forget_first(self._closed_for_long)
         if not failure.silent:
             return True
         silence = self._silent.setdefault(host, _Silence())
+        _forget_first(self._silent)
         silence.failures += 1
         silence.trial = self._clock() + TRIAL
         return silence.failures < self._once_from
@@ -66,10 +73,13 @@ class Turns:
         places = self._hosts.setdefault(host, _Places(self._per_host))
         try:
             async with places.one(number):
+                self._check(host)
                 while (wait := self._closed_until.get(host, 0.0) - self._clock()) > 0:
                     await asyncio.sleep(wait)
+                    self._check(host)
                 self._closed_until.pop(host, None)
-                self._check(host)
+                if host in self._silent:
+                    self._silent[host].trial = self._clock() + TRIAL
                 await self._look_up(host)
                 async with self._all.one(number):
                     yield
@@ -78,12 +88,19 @@ class Turns:
                 del self._hosts[host]
 
     def _check(self, host: str) -> None:
+        until, reason = self._closed_for_long.get(host, (0.0, ""))
+        if self._clock() < until:
+            raise ImageError(reason)
         silence = self._silent.get(host)
         if silence is None or silence.failures < GIVEN_UP_FROM * self._once_from:
             return
         if self._clock() < silence.trial:
             raise ImageError("not fetched: the host does not answer")
-        silence.trial = self._clock() + TRIAL
+
+
+def _forget_first(of_hosts: dict[str, Any]) -> None:
+    if len(of_hosts) > NAMES:
+        del of_hosts[next(iter(of_hosts))]
 
 
 class _Places:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from clipsieve.errors import StoreError
+
 if TYPE_CHECKING:
-    from clipsieve.core.downloads import Downloader
+    from clipsieve.core.downloads import Announcement, Downloader
 
 
 def _number(value: Any) -> Any:
@@ -71,18 +73,21 @@ _changing = threading.Lock()
 _open: dict[FetchPolicy, Downloader] = {}
 _users: Counter[FetchPolicy] = Counter()
 _leaving: set[FetchPolicy] = set()
+_interrupted = False
 
 
 @contextmanager
 def downloads(policy: FetchPolicy, *, then_close: bool = False) -> Iterator[Downloader]:
     """The process's ``Downloader`` for ``policy``, for as long as the block; ``then_close`` says that it should go
-    afterwards, which it does with the last that uses it."""
-    from clipsieve.core.downloads import Downloader
+    afterwards, which it does with the last that uses it. Raises ``StoreError`` in a process that is interrupted."""
+    from clipsieve.core.downloads import INTERRUPTED, Downloader
 
     with _changing:
         downloader = _open.get(policy)
         if downloader is None:
             downloader = _open[policy] = Downloader(policy)
+        if _interrupted:
+            raise StoreError(INTERRUPTED)
         _users[policy] += 1
     try:
         yield downloader
@@ -99,10 +104,20 @@ def downloads(policy: FetchPolicy, *, then_close: bool = False) -> Iterator[Down
             downloader.close()
 
 
-def read_url(url: str, policy: FetchPolicy) -> bytes:
-    """The bytes at ``url``, from what was announced or fetched now. Raises ``ImageError``."""
+def read_url(url: str, policy: FetchPolicy, announcement: Announcement | None = None) -> bytes:
+    """The bytes at ``url``, from what was announced or fetched now. Raises ``ImageError``, and ``StoreError`` where no
+    image is to blame."""
     with downloads(policy) as downloader:
-        return downloader.read(url)
+        return downloader.read(url, announcement)
+
+
+def interrupt() -> None:
+    """Fetches nothing any more in this process, so that threads that wait for images end. It waits for no lock: a
+    signal comes wherever the main thread is."""
+    global _interrupted
+    _interrupted = True
+    for downloader in list(_open.values()):
+        downloader.interrupt()
 
 
 @atexit.register

@@ -4,23 +4,23 @@ kept beside the run."""
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Reader, Rows, Shard, SourceCounts, SourceFile
+from clipsieve.core.fetch import ImageSource
 from clipsieve.core.kept import GROUP, SCHEMA, forget, kept_rows
 from clipsieve.core.layout import Layout
 from clipsieve.core.spread import Spread, in_threads
 from clipsieve.core.storage import exists
 from clipsieve.core.timing import StageTimes
-from clipsieve.core.urls import FetchPolicy, downloads
+from clipsieve.core.urls import FetchPolicy, downloads, read_url
 from clipsieve.errors import ImageError
 from clipsieve.runfolder import RunFolder, atomic
 
@@ -33,8 +33,16 @@ SHARDS_AHEAD = 2
 """Shards that are being fetched while those before them are written into their files, so that the slowest image of
 one does not keep the others waiting."""
 
-AGAIN = 0.05
-"""Seconds after which images are let go of once more, for a thread that was just about to ask for one."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AnnouncedImage(ImageSource):
+    """An image by URL that a run has announced: who reads it waits no longer than that run goes on."""
+
+    announcement: Announcement
+
+    def _read_url(self, url: str) -> bytes:
+        assert self.policy is not None
+        return read_url(url, self.policy, self.announcement)
 
 
 class Downloads:
@@ -64,13 +72,11 @@ class Downloads:
         self._held.close()
 
     def stop(self) -> None:
-        """Lets go of all that is announced: who waits for an image gets none."""
+        """Lets go of all that is announced: who waits for an image of this run gets none."""
         self._stopped.set()
         if self._started is not None:
-            for wait in (0, AGAIN):
-                time.sleep(wait)
-                for announcement in list(self._announced.values()):
-                    self._started.abandon(announcement.urls)
+            for announcement in list(self._announced.values()):
+                self._started.abandon(announcement)
 
     def finished(self, shard: int) -> None:
         """Lets go of what was announced of a shard and is still there: nobody will read it."""
@@ -95,8 +101,14 @@ class Downloads:
         urls = [image.path for image in batch.parts.images if image.by_url and image.path is not None]
         if self._keeps:
             urls = list(dict.fromkeys(urls))
-        if urls and not self._stopped.is_set():
-            self._announced[shard] = self._downloader(self._policy).prefetch(urls)
+        if urls:
+            downloader = self._downloader(self._policy)
+            announcement = self._announced[shard] = downloader.prefetch(urls)
+            if self._stopped.is_set():  # which may not have seen it
+                downloader.abandon(announcement)
+            if not self._keeps:
+                images = [_announced(image, announcement) if image.by_url else image for image in batch.parts.images]
+                batch.parts = replace(batch.parts, images=images)
         return urls
 
     def _downloader(self, policy: FetchPolicy) -> Downloader:
@@ -120,15 +132,14 @@ class Downloads:
         """Writes the images of a shard into its file, a few megabytes at a time."""
         assert self._folder is not None
         assert self._started is not None
+        announcement = self._announced[shard]
         with atomic(self._folder.fetched(shard)) as file, pq.ParquetWriter(file, SCHEMA, compression="none") as writer:
             group: list[tuple[str, bytes | None, str | None]] = []
             size = 0
             for url in urls:
                 try:
-                    group.append((url, self._started.read(url, self._stopped), None))
+                    group.append((url, self._started.read(url, announcement), None))
                 except ImageError as failure:
-                    if self._stopped.is_set():
-                        raise
                     group.append((url, None, str(failure)))
                 size += len(group[-1][1] or b"")
                 if size >= GROUP:
@@ -150,6 +161,13 @@ def sharing_requests(reader: Reader, processes: int) -> Reader:
     shared = copy(reader)
     shared.layout = replace(reader.layout, fetch=policy.model_copy(update=each))
     return shared
+
+
+def _announced(source: ImageSource, announcement: Announcement) -> ImageSource:
+    if source.policy is None:
+        return source
+    known = {field.name: getattr(source, field.name) for field in fields(source)}
+    return AnnouncedImage(**known, announcement=announcement)
 
 
 def with_kept(rows: Rows, shard: int, folders: Sequence[RunFolder]) -> Rows:

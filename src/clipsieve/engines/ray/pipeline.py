@@ -96,8 +96,7 @@ def _dataset(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bo
             compute=ActorPoolStrategy(min_size=fewest, max_size=most),
             num_cpus=cluster.encoder_cpus,
             num_gpus=cluster.gpus or None,
-            # Ray Data wants a number on GPUs; a block has one row, a shard, so that this is the whole block, too.
-            **{**rows, "batch_size": 1},
+            **rows,
         )
         .map_batches(partial(write, job, TRIES), num_cpus=CPUS, **rows)
     )
