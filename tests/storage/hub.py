@@ -1,0 +1,102 @@
+"""A hub on this machine that speaks as much of huggingface.co's API as reading data sets takes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.storage.server import Server, layered
+
+_OF_REPOSITORY = re.compile(r"/api/datasets/([^/]+/[^/]+)(/revision/[^/]+)?")
+_TREE = re.compile(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)")
+_INFO = re.compile(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)")
+_FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+@contextmanager
+def hub(folder: Path) -> Iterator[Server]:
+    """Each ``USER/NAME`` within ``folder`` is a data set."""
+    with layered(Server(protocol="hf"), _Hub(folder)) as store:
+        yield store
+
+
+class _Hub:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        # WSGI gives UTF-8 as if it were Latin-1.
+        path = environ["PATH_INFO"].encode("latin-1").decode()
+        status, headers, body = self._answer(environ, path)
+        start(status, [("Content-Length", str(len(body))), *headers])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    def _answer(self, environ: dict[str, Any], path: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        for pattern, answer in ((_TREE, self._tree), (_INFO, self._info), (_FILE, self._file)):
+            if asked := pattern.fullmatch(path):
+                break
+        else:
+            asked, answer = _OF_REPOSITORY.fullmatch(path), self._about
+        if asked is None:
+            return _refused("404 Not Found", "EntryNotFound", "no such page")
+        if not (self._folder / asked[1]).is_dir():
+            return _refused("401 Unauthorized", "RepoNotFound", "Invalid username or password.")
+        return answer(environ, *asked.groups())
+
+    def _about(self, _: dict[str, Any], repository: str, *__: object) -> tuple[str, list[tuple[str, str]], bytes]:
+        return _json({"_id": "0", "id": repository, "sha": "0" * 40, "private": False, "tags": [], "siblings": []})
+
+    def _tree(
+        self, _: dict[str, Any], repository: str, revision: str, within: str
+    ) -> tuple[str, list[tuple[str, str]], bytes]:
+        folder = self._folder / repository / within
+        if not folder.is_dir():
+            return _refused("404 Not Found", "EntryNotFound", f"{within} does not exist on {revision}")
+        return _json([self._entry(repository, path) for path in sorted(folder.iterdir())])
+
+    def _info(self, environ: dict[str, Any], repository: str, _: str) -> tuple[str, list[tuple[str, str]], bytes]:
+        from urllib.parse import parse_qs
+
+        asked = parse_qs(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode())
+        paths = [self._folder / repository / name for name in asked["paths"]]
+        return _json([self._entry(repository, path) for path in paths if path.exists()])
+
+    def _file(
+        self, environ: dict[str, Any], repository: str, _: str, within: str
+    ) -> tuple[str, list[tuple[str, str]], bytes]:
+        path = self._folder / repository / within
+        if not path.is_file():
+            return _refused("404 Not Found", "EntryNotFound", "Entry not found")
+        data = path.read_bytes()
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", environ.get("HTTP_RANGE", ""))
+        if wanted is None:
+            return "200 OK", [], data
+        first, last = int(wanted[1]), int(wanted[2] or len(data) - 1)
+        if first >= len(data):
+            return "416 Range Not Satisfiable", [], b""
+        part = data[first : last + 1]
+        return (
+            "206 Partial Content",
+            [("Content-Range", f"bytes {first}-{first + len(part) - 1}/{len(data)}")],
+            part,
+        )
+
+    def _entry(self, repository: str, path: Path) -> dict[str, Any]:
+        name = str(path.relative_to(self._folder / repository))
+        if path.is_dir():
+            return {"type": "directory", "path": name, "oid": "0" * 40, "size": 0}
+        data = path.read_bytes()
+        return {"type": "file", "path": name, "oid": hashlib.sha1(data).hexdigest(), "size": len(data)}
+
+
+def _json(found: object) -> tuple[str, list[tuple[str, str]], bytes]:
+    return "200 OK", [("Content-Type", "application/json")], json.dumps(found).encode()
+
+
+def _refused(status: str, code: str, message: str) -> tuple[str, list[tuple[str, str]], bytes]:
+    return status, [("X-Error-Code", code), ("X-Error-Message", message)], b""
