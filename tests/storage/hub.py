@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from urllib.parse import parse_qs
 
 from tests.storage.server import Server, layered
 
@@ -16,6 +17,10 @@ _OF_REPOSITORY = re.compile(r"/api/datasets/([^/]+/[^/]+)(/revision/[^/]+)?")
 _TREE = re.compile(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)/?(.*)")
 _INFO = re.compile(r"/api/datasets/([^/]+/[^/]+)/paths-info/([^/]+)")
 _FILE = re.compile(r"/datasets/([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+
+
+Reply: TypeAlias = tuple[str, list[tuple[str, str]], bytes]
+"""Status, headers and body."""
 
 
 @contextmanager
@@ -36,39 +41,31 @@ class _Hub:
         start(status, [("Content-Length", str(len(body))), *headers])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
-    def _answer(self, environ: dict[str, Any], path: str) -> tuple[str, list[tuple[str, str]], bytes]:
-        for pattern, answer in ((_TREE, self._tree), (_INFO, self._info), (_FILE, self._file)):
-            if asked := pattern.fullmatch(path):
-                break
-        else:
-            asked, answer = _OF_REPOSITORY.fullmatch(path), self._about
-        if asked is None:
-            return _refused("404 Not Found", "EntryNotFound", "no such page")
-        if not (self._folder / asked[1]).is_dir():
-            return _refused("401 Unauthorized", "RepoNotFound", "Invalid username or password.")
-        return answer(environ, *asked.groups())
+    def _answer(self, environ: dict[str, Any], path: str) -> Reply:
+        answers = ((_TREE, self._tree), (_INFO, self._info), (_FILE, self._file), (_OF_REPOSITORY, self._about))
+        for pattern, answer in answers:
+            if (asked := pattern.fullmatch(path)) is None:
+                continue
+            if not (self._folder / asked[1]).is_dir():
+                return _refused("401 Unauthorized", "RepoNotFound", "Invalid username or password.")
+            return answer(environ, *asked.groups())
+        return _refused("404 Not Found", "EntryNotFound", "no such page")
 
-    def _about(self, _: dict[str, Any], repository: str, *__: object) -> tuple[str, list[tuple[str, str]], bytes]:
+    def _about(self, _: dict[str, Any], repository: str, *__: object) -> Reply:
         return _json({"_id": "0", "id": repository, "sha": "0" * 40, "private": False, "tags": [], "siblings": []})
 
-    def _tree(
-        self, _: dict[str, Any], repository: str, revision: str, within: str
-    ) -> tuple[str, list[tuple[str, str]], bytes]:
+    def _tree(self, _: dict[str, Any], repository: str, revision: str, within: str) -> Reply:
         folder = self._folder / repository / within
         if not folder.is_dir():
             return _refused("404 Not Found", "EntryNotFound", f"{within} does not exist on {revision}")
         return _json([self._entry(repository, path) for path in sorted(folder.iterdir())])
 
-    def _info(self, environ: dict[str, Any], repository: str, _: str) -> tuple[str, list[tuple[str, str]], bytes]:
-        from urllib.parse import parse_qs
-
+    def _info(self, environ: dict[str, Any], repository: str, _: str) -> Reply:
         asked = parse_qs(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])).decode())
         paths = [self._folder / repository / name for name in asked["paths"]]
         return _json([self._entry(repository, path) for path in paths if path.exists()])
 
-    def _file(
-        self, environ: dict[str, Any], repository: str, _: str, within: str
-    ) -> tuple[str, list[tuple[str, str]], bytes]:
+    def _file(self, environ: dict[str, Any], repository: str, _: str, within: str) -> Reply:
         path = self._folder / repository / within
         if not path.is_file():
             return _refused("404 Not Found", "EntryNotFound", "Entry not found")
@@ -94,9 +91,9 @@ class _Hub:
         return {"type": "file", "path": name, "oid": hashlib.sha1(data).hexdigest(), "size": len(data)}
 
 
-def _json(found: object) -> tuple[str, list[tuple[str, str]], bytes]:
+def _json(found: object) -> Reply:
     return "200 OK", [("Content-Type", "application/json")], json.dumps(found).encode()
 
 
-def _refused(status: str, code: str, message: str) -> tuple[str, list[tuple[str, str]], bytes]:
+def _refused(status: str, code: str, message: str) -> Reply:
     return status, [("X-Error-Code", code), ("X-Error-Message", message)], b""

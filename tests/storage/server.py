@@ -313,12 +313,19 @@ def _google() -> Iterator[Answer]:
     app, one_at_a_time = _forwarded(port), threading.Lock()
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        kept: dict[str, Any] = {}
         with one_at_a_time:
             # The emulator makes an object that is to be new in place of an old one, too.
             if "ifGenerationMatch=0" in environ["QUERY_STRING"] and _there(port, _described(environ)):
                 start("412 Precondition Failed", [("Content-Length", "0")])
                 return []
-            return app(environ, start)
+            body = list(app(environ, lambda status, headers: kept.update(status=status, headers=headers)))
+        # Nor does it refuse a range in which nothing is.
+        if kept["status"].startswith("206") and not any(body):
+            start("416 Requested Range Not Satisfiable", [("Content-Length", "0")])
+            return []
+        start(kept["status"], kept["headers"])
+        return body
 
     try:
         yield answer

@@ -9,7 +9,7 @@ import pytest
 import clipsieve
 from clipsieve import api
 from clipsieve.core import storage
-from clipsieve.errors import OutputError, SourceError, UsageError
+from clipsieve.errors import OutputError, SourceError, StoreError, UsageError
 from clipsieve.recipe import Recipe
 from tests.storage.conftest import put, write_source
 from tests.storage.server import SECRET, Server
@@ -22,6 +22,11 @@ TWO_PASSES = {"keep": ["width in top 60%"], "dedup": 0.99999}
 
 @pytest.mark.parametrize("name", ["a b", "a#b", "a%20b", "a?b", "[a]", "a*b", "ä☃"])
 def test_a_run_under_any_name_touches_no_other(bucket: str, tmp_path: Path, name: str) -> None:
+    if name == "[a]" and bucket.startswith("az"):
+        # adlfs takes the first folder for a host when it has written; deeper down it does not.
+        with pytest.raises(StoreError, match=r"\[a\]/x: .*IPv[46]"):
+            storage.put(storage.place(f"{bucket}/[a]/x"), b"")
+        name = "deep/[a]"
     write_source(tmp_path / "data", "")
     decoys = [storage.place(f"{bucket}/{other}/run/staged/kept") for other in ("axb", "a", "a-longer-b", "a%20b+")]
     decoys.append(storage.place(f"{bucket}/{name}/run/staged-too"))

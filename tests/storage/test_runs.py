@@ -279,7 +279,7 @@ def test_a_password_in_a_path_is_refused_and_not_repeated() -> None:
 
 def test_places_that_no_run_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "adlfs", None)  # as if it were not installed
-    monkeypatch.delitem(fsspec.registry._registry, "az", raising=False)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "az", raising=False)
     with pytest.raises(UsageError, match=r"pip install 'clipsieve\[azure\]'"):
         storage.place("az://bucket/run")
     with pytest.raises(UsageError, match="only read from; give a folder of this machine or of a bucket"):

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from clipsieve.core.retry import ShortReadError, passes, retrying, unusable
+from clipsieve.core.retry import ShortReadError, passes, retrying, status, unusable
 from clipsieve.core.spread import in_threads
 from clipsieve.errors import StoreError
 
@@ -84,8 +84,10 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     def work() -> bytes:
         try:
             return bytes(files.cat_file(name, start=start, end=stop))
-        except OSError as failure:
+        except Exception as failure:  # each store has its own
             if isinstance(failure, (FileNotFoundError, PermissionError)) or passes(failure):
+                raise
+            if not isinstance(failure, OSError) and status(failure) != 416:
                 raise
             if start < files.info(name)["size"]:
                 raise

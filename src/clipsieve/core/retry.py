@@ -77,17 +77,17 @@ def retrying(url: str, work: Callable[[], T]) -> T:
 
 def _meant(url: str, failure: Exception) -> Exception:
     """The failure as those who read and write files know it."""
-    status = _status(failure)
+    answered = status(failure)
     if isinstance(failure, (FileExistsError, IsADirectoryError, StoreError)):
         return failure
     # fsspec says so of whatever a web server refuses, and of one that does not answer.
-    if isinstance(failure, FileNotFoundError) and status in (None, 404, 410) and not passes(failure):
+    if isinstance(failure, FileNotFoundError) and answered in (None, 404, 410) and not passes(failure):
         return failure
     where, said = shown(url), in_words(failure)
     if _named(failure, {"RepositoryNotFoundError"}):  # of Hugging Face, whatever its status
         return FileNotFoundError(errno.ENOENT, said)
     if isinstance(failure, FileNotFoundError) and failure.__cause__ is not None:
-        said = in_words(failure.__cause__) if status is None else f"HTTP status {status}"
+        said = in_words(failure.__cause__) if answered is None else f"HTTP status {answered}"
     if option := _unknown_option(failure):
         protocol = url.partition("://")[0]
         return StoreError(f"{where}: storage_options.{protocol} has no option {option!r}; check its name")
@@ -96,11 +96,11 @@ def _meant(url: str, failure: Exception) -> Exception:
     if _named(failure, _MISSING_CREDENTIALS):
         hint = _ENVIRONMENT.get(url.partition("://")[0], "the environment")
         return StoreError(f"{where}: no credentials were found ({said}); set them by {hint}, then run it again")
-    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or status == 401:
+    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or answered == 401:
         return StoreError(f"{where}: the credentials are not accepted ({said}); renew or set them, then run it again")
-    if isinstance(failure, PermissionError) or status == 403 or said.startswith("Forbidden: "):  # gcsfs has no class
+    if isinstance(failure, PermissionError) or answered == 403 or said.startswith("Forbidden: "):  # gcsfs has no class
         return PermissionError(errno.EACCES, f"access denied ({said})")
-    if status == 404:
+    if answered == 404:
         return FileNotFoundError(errno.ENOENT, said)
     if isinstance(failure, ImportError):
         return StoreError(f"{where}: {said}")
@@ -145,14 +145,14 @@ def passes(failure: BaseException) -> bool:
         return False
     if isinstance(failure, OSError) and failure.errno in _BUSY:
         return True
-    return _named(failure, _PASSING) or _status(failure) in _BUSY_STATUS
+    return _named(failure, _PASSING) or status(failure) in _BUSY_STATUS
 
 
 def _named(failure: BaseException, names: set[str]) -> bool:
     return any(parent.__name__ in names for one in _causes(failure) for parent in type(one).__mro__)
 
 
-def _status(failure: BaseException) -> int | None:
+def status(failure: BaseException) -> int | None:
     """The status of HTTP that a failure stands for, where its class or that of a cause keeps one."""
     names = ("status", "status_code", "code")
     told = (of for one in _causes(failure) for of in (one, getattr(one, "response", None)))
