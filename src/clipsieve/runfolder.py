@@ -78,7 +78,7 @@ def _remote_atomic(path: Path) -> Iterator[BinaryIO]:
         raise OutputError(f"cannot write {path}: {failure}") from failure
     except FileNotFoundError as failure:
         raise OutputError(
-            f"cannot write {path}: {failure.strerror or failure}; make the bucket, or check its name"
+            f"cannot write {path}: {failure.strerror or failure}; make it, or check its name"
         ) from failure
     except OSError as failure:
         raise OutputError(

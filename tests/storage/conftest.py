@@ -20,9 +20,16 @@ from tests.storage.server import Server, serving
 _BUCKETS = count()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module says in ``STORES`` which it is to be tried against, a test by its own mark."""
+    marked = any(mark.args[0] == "server" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "server" in metafunc.fixturenames and not marked:
+        metafunc.parametrize("server", getattr(metafunc.module, "STORES", ("s3",)), indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session", name="server")
-def server_fixture() -> Iterator[Server]:
-    with serving() as store:
+def server_fixture(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(request.param) as store:
         yield store
 
 
@@ -39,9 +46,9 @@ def store_fixture(server: Server) -> Iterator[Server]:
 def bucket_fixture(store: Server) -> str:
     """The URL of an empty bucket."""
     name = f"bucket{next(_BUCKETS)}"
-    fsspec.filesystem("s3").mkdir(name)
+    fsspec.filesystem(store.protocol).mkdir(name)
     store.asked.clear()
-    return f"s3://{name}"
+    return f"{store.protocol}://{name}"
 
 
 def images(number: int) -> list[bytes]:
@@ -53,10 +60,10 @@ def images(number: int) -> list[bytes]:
 
 def put(folder: Path, to: str) -> None:
     """Copies a folder of this machine into the store."""
-    files = fsspec.filesystem("s3")
+    files, root = fsspec.core.url_to_fs(to)
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            files.pipe_file(f"{to.removeprefix('s3://')}/{path.relative_to(folder)}", path.read_bytes())
+            files.pipe_file(f"{root}/{path.relative_to(folder)}", path.read_bytes())
     files.invalidate_cache()
 
 

@@ -9,17 +9,24 @@ import pytest
 import clipsieve
 from clipsieve import api
 from clipsieve.core import storage
-from clipsieve.errors import OutputError, SourceError, UsageError
+from clipsieve.errors import OutputError, SourceError, StoreError, UsageError
 from clipsieve.recipe import Recipe
 from tests.storage.conftest import put, write_source
 from tests.storage.server import SECRET, Server
 from tests.storage.test_runs import ONE_PASS, contents, with_colours
+
+STORES = ("s3", "gs", "az")
 
 TWO_PASSES = {"keep": ["width in top 60%"], "dedup": 0.99999}
 
 
 @pytest.mark.parametrize("name", ["a b", "a#b", "a%20b", "a?b", "[a]", "a*b", "ä☃"])
 def test_a_run_under_any_name_touches_no_other(bucket: str, tmp_path: Path, name: str) -> None:
+    if name == "[a]" and bucket.startswith("az"):
+        # adlfs takes the first folder for a host when it has written; deeper down it does not.
+        with pytest.raises(StoreError, match=r"\[a\]/x: .*IPv[46]"):
+            storage.put(storage.place(f"{bucket}/[a]/x"), b"")
+        name = "deep/[a]"
     write_source(tmp_path / "data", "")
     decoys = [storage.place(f"{bucket}/{other}/run/staged/kept") for other in ("axb", "a", "a-longer-b", "a%20b+")]
     decoys.append(storage.place(f"{bucket}/{name}/run/staged-too"))
@@ -90,9 +97,11 @@ def test_what_is_no_place_of_a_run(text: str | Path, said: str | None) -> None:
 
 
 def test_a_protocol_may_be_written_large(bucket: str) -> None:
-    assert storage.place(bucket.replace("s3", "S3") + "/Run/") == storage.place(f"{bucket}/Run")
+    protocol, _, name = bucket.partition("://")
+    assert storage.place(f"{protocol.upper()}://{name}/Run/") == storage.place(f"{bucket}/Run")
 
 
+@pytest.mark.parametrize("server", ["s3"], indirect=True)
 def test_storage_options_that_nobody_would_use(bucket: str, store: Server, tmp_path: Path) -> None:
     for name in ("s33", "S3"):
         with pytest.raises(UsageError, match=f"storage_options: '{name}' is no protocol; did you mean 's3'") as refused:
@@ -105,9 +114,10 @@ def test_storage_options_that_nobody_would_use(bucket: str, store: Server, tmp_p
 
 
 def test_a_source_that_is_not_there(bucket: str, tmp_path: Path) -> None:
+    nowhere = bucket.partition("://")[0] + "://no-such-bucket"
     for path, said in (
         (f"{bucket}/no.csv", f"{bucket}/no.csv: no such file or folder; check the path"),
-        ("s3://no-such-bucket/x.csv", "s3://no-such-bucket/x.csv: there is no bucket no-such-bucket; check its name"),
+        (f"{nowhere}/x.csv", f"{nowhere}/x.csv: there is no bucket no-such-bucket; check its name"),
         (f"{bucket}/no*.csv", f"{bucket}/no*.csv: no matching files; check the path, and quote a glob on the"),
     ):
         with pytest.raises(SourceError) as ended:

@@ -19,11 +19,13 @@ import pytest
 import clipsieve
 from clipsieve import api
 from clipsieve.core import lock, storage
-from clipsieve.errors import RunFolderError, SourceError, UsageError
+from clipsieve.errors import OutputError, RunFolderError, SourceError, UsageError
 from clipsieve.recipe import Recipe
 from tests.fakes import ColourEncoder
 from tests.storage.conftest import put, write_source
-from tests.storage.server import KEY, SECRET, Server, then
+from tests.storage.server import Server, then
+
+STORES = ("s3", "gs", "az")
 
 RULES = ["width >= 32", "blur >= 100"]
 SOURCES = {
@@ -39,9 +41,8 @@ def contents(place: Path | str) -> dict[str, bytes]:
     if isinstance(place, Path):
         found = {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
     else:
-        files = fsspec.filesystem("s3")
+        files, root = fsspec.core.url_to_fs(place)
         files.invalidate_cache()
-        root = place.removeprefix("s3://")
         found = {name.removeprefix(f"{root}/"): files.cat_file(name) for name in files.find(root)}
     return {name: data for name, data in found.items() if name.startswith(("ledger/", "vectors/", "output/"))}
 
@@ -84,7 +85,7 @@ def test_a_run_in_a_bucket_is_the_local_one_to_the_byte(bucket: str, tmp_path: P
     with_colours(read, tmp_path / "run", **recipe)
     with_colours(read, f"{bucket}/deep/run", **recipe)
     assert contents(f"{bucket}/deep/run") == contents(tmp_path / "run")
-    left = {path.rpartition("/")[2] for path in fsspec.filesystem("s3").ls(f"{bucket}/deep/run", refresh=True)}
+    left = set(storage.names(storage.place(f"{bucket}/deep/run")))
     assert left == {"ledger", "output", "recipe.yaml", "shards.json", "summary.json", "vectors"} | (
         {"scores"} if recipe is TWO_PASSES else set()
     )
@@ -116,9 +117,6 @@ def test_one_file_of_output_in_a_bucket(bucket: str, tmp_path: Path) -> None:
 
 def command(bucket: str, store: Server) -> tuple[list[str], dict[str, str]]:
     arguments = ["run", "--read", f"{bucket}/data/rows*.parquet", "--keep", "width >= 32", "--write", "webdataset"]
-    environment = {
-        "FSSPEC_S3_ENDPOINT_URL": store.url, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET,
-    }  # fmt: skip
     return [
         sys.executable,
         "-c",
@@ -127,7 +125,7 @@ def command(bucket: str, store: Server) -> tuple[list[str], dict[str, str]]:
         "--out",
         f"{bucket}/run",
         "--quiet",
-    ], os.environ | environment
+    ], os.environ | store.environment
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
@@ -260,15 +258,15 @@ def test_storage_options_are_used_and_never_written(bucket: str, store: Server, 
     values = {"read": f"{bucket}/data/rows0.parquet", "storage_options": store.options}
     recipe = Recipe.build(values)
     run = api.execute(recipe, f"{bucket}/run", api.Silent())
-    files = fsspec.filesystem("s3")
-    told = [files.cat_file(name) for name in files.find(f"{bucket}/run")]
+    files, root = fsspec.core.url_to_fs(f"{bucket}/run")
+    told = [files.cat_file(name) for name in files.find(root)]
     told += [repr(recipe).encode(), repr(run.recipe).encode(), str(recipe.identity()).encode(), repr(run.path).encode()]
-    assert not any(SECRET.encode() in one for one in told)
+    assert not any(store.secret.encode() in one for one in told)
     with pytest.raises(UsageError) as refused:
-        Recipe.build({**values, "storage_options": {"s3": SECRET}})
-    assert SECRET not in str(refused.value)
+        Recipe.build({**values, "storage_options": {store.protocol: store.secret}})
+    assert store.secret not in str(refused.value)
     # Another run with other options is the same run: they are no part of what it is.
-    other = {"s3": {**store.options["s3"], "max_concurrency": 2}}
+    other = {store.protocol: {**store.options[store.protocol], "use_listings_cache": False}}
     api.execute(Recipe.build({**values, "storage_options": other}), f"{bucket}/run", api.Silent())
 
 
@@ -279,9 +277,11 @@ def test_a_password_in_a_path_is_refused_and_not_repeated() -> None:
         assert "secret" not in str(refused.value)
 
 
-def test_places_that_no_run_can_have() -> None:
-    with pytest.raises(UsageError, match=r"pip install 'clipsieve\[gcs\]'"):
-        storage.place("gs://bucket/run")
+def test_places_that_no_run_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "adlfs", None)  # as if it were not installed
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "az", raising=False)
+    with pytest.raises(UsageError, match=r"pip install 'clipsieve\[azure\]'"):
+        storage.place("az://bucket/run")
     with pytest.raises(UsageError, match="only read from; give a folder of this machine or of a bucket"):
         storage.place("https://example.org/run")
     with pytest.raises(UsageError, match="s5://bucket/run: s5:// is not known"):
@@ -295,9 +295,12 @@ def test_a_folder_that_is_no_run_and_a_bucket_that_is_not_there(bucket: str, tmp
     read = f"{tmp_path}/data/rows0.parquet"
     with pytest.raises(RunFolderError, match="data is not empty and not a run folder"):
         clipsieve.run(read=read, out=f"{bucket}/data")
-    with pytest.raises(RunFolderError, match=r"no-such-bucket/run as a run folder: .*bucket does not exist"):
-        clipsieve.run(read=read, out="s3://no-such-bucket/run")
-    with pytest.raises(RunFolderError, match=r"no run at s3://.*/nothing"):
+    nowhere = bucket.partition("://")[0] + "://no-such-bucket"
+    with pytest.raises(RunFolderError, match=r"no-such-bucket/run as a run folder: there is no bucket no-such-bucket"):
+        clipsieve.run(read=read, out=f"{nowhere}/run")
+    with pytest.raises(OutputError, match=r"cannot write .*: there is no bucket no-such-bucket; make it, or check its"):
+        clipsieve.run(read=read, write=f"jsonl:{nowhere}/out.jsonl", out=tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match=r"no run at .*/nothing"):
         clipsieve.Run.open(f"{bucket}/nothing")
     with pytest.raises(SourceError, match=r"nothing.parquet: no such file or folder; check the path"):
         clipsieve.run(read=f"{bucket}/nothing.parquet", out=tmp_path / "run")

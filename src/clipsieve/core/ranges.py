@@ -5,6 +5,7 @@ it fails or comes short. A file that is read from front to back is fetched a blo
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from clipsieve.core.retry import ShortReadError, option_fault, passes, retrying
+from clipsieve.core.retry import ShortReadError, passes, retrying, status, unusable
 from clipsieve.core.spread import in_threads
 from clipsieve.errors import StoreError
 
@@ -32,6 +33,10 @@ WHOLE = 2**20
 
 _PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure"}
 """The extra with which the filesystem of a protocol is installed."""
+
+# These log each failure with its traceback, also those that are tried again; it is seen where a program set up logging.
+for _name in ("adlfs", "azure", "gcsfs"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 def protocol(url: str) -> str | None:
@@ -53,8 +58,18 @@ def filesystem(url: str) -> tuple[Any, str]:
         extra = _PACKAGES.get(protocol(url) or "")
         remedy = f"pip install 'clipsieve[{extra}]'" if extra else str(failure)
         raise StoreError(f"{protocol(url)}:// needs a package that is not installed: {remedy}") from None
-    except TypeError as failure:
-        raise option_fault(url, failure) from None
+    except Exception as failure:  # each store has its own
+        if protocol(url) not in _PACKAGES and not isinstance(failure, TypeError):
+            raise
+        raise unusable(url, failure) from None
+
+
+def bucket(url: str) -> str:
+    """What the first steps of a URL name in its store, to be said to a person: ``bucket NAME``."""
+    steps = url.partition("://")[2].strip("/").split("/")
+    if protocol(url) != "hf":
+        return f"bucket {steps[0]}"
+    return f"repository {'/'.join(steps[: 3 if steps[0] in ('datasets', 'spaces', 'buckets', 'models') else 2])}"
 
 
 def read_whole(url: str, limit: int) -> bytes:
@@ -69,8 +84,10 @@ def read_range(url: str, start: int, stop: int) -> bytes:
     def work() -> bytes:
         try:
             return bytes(files.cat_file(name, start=start, end=stop))
-        except OSError as failure:
+        except Exception as failure:  # each store has its own
             if isinstance(failure, (FileNotFoundError, PermissionError)) or passes(failure):
+                raise
+            if not isinstance(failure, OSError) and status(failure) != 416:
                 raise
             if start < files.info(name)["size"]:
                 raise

@@ -32,7 +32,7 @@ _PASSING = {
 }  # fmt: skip
 """Classes of failures, by name, that another attempt may not meet again."""
 
-_UNREACHABLE = {"ClientConnectorError", "EndpointConnectionError"}
+_UNREACHABLE = {"ClientConnectorError", "ConnectError", "EndpointConnectionError"}
 """Of those such as the client of the store has tried often enough."""
 
 _BUSY = {errno.EBUSY, errno.ECONNRESET, errno.EPIPE, errno.EREMOTEIO, errno.ETIMEDOUT}
@@ -49,6 +49,9 @@ _ENVIRONMENT = {
     "az": "AZURE_STORAGE_CONNECTION_STRING",
 }
 """Of each protocol the variables of the environment with which every verb works."""
+
+_DETAILS = re.compile(r"\n(RequestId:|ErrorCode:|Content:|For more information|Cannot access content).*", re.DOTALL)
+"""What Azure and Hugging Face add to their messages in lines of their own."""
 
 _CREDENTIAL_CODES = {
     "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
@@ -74,15 +77,17 @@ def retrying(url: str, work: Callable[[], T]) -> T:
 
 def _meant(url: str, failure: Exception) -> Exception:
     """The failure as those who read and write files know it."""
-    status = _status(failure)
+    answered = status(failure)
     if isinstance(failure, (FileExistsError, IsADirectoryError, StoreError)):
         return failure
     # fsspec says so of whatever a web server refuses, and of one that does not answer.
-    if isinstance(failure, FileNotFoundError) and status in (None, 404, 410) and not passes(failure):
+    if isinstance(failure, FileNotFoundError) and answered in (None, 404, 410) and not passes(failure):
         return failure
     where, said = shown(url), in_words(failure)
+    if _named(failure, {"RepositoryNotFoundError"}):  # of Hugging Face, whatever its status
+        return FileNotFoundError(errno.ENOENT, said)
     if isinstance(failure, FileNotFoundError) and failure.__cause__ is not None:
-        said = in_words(failure.__cause__) if status is None else f"HTTP status {status}"
+        said = in_words(failure.__cause__) if answered is None else f"HTTP status {answered}"
     if option := _unknown_option(failure):
         protocol = url.partition("://")[0]
         return StoreError(f"{where}: storage_options.{protocol} has no option {option!r}; check its name")
@@ -91,10 +96,12 @@ def _meant(url: str, failure: Exception) -> Exception:
     if _named(failure, _MISSING_CREDENTIALS):
         hint = _ENVIRONMENT.get(url.partition("://")[0], "the environment")
         return StoreError(f"{where}: no credentials were found ({said}); set them by {hint}, then run it again")
-    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or status == 401:
+    if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or answered == 401:
         return StoreError(f"{where}: the credentials are not accepted ({said}); renew or set them, then run it again")
-    if isinstance(failure, PermissionError) or status == 403:
+    if isinstance(failure, PermissionError) or answered == 403 or said.startswith("Forbidden: "):  # gcsfs has no class
         return PermissionError(errno.EACCES, f"access denied ({said})")
+    if answered == 404:
+        return FileNotFoundError(errno.ENOENT, said)
     if isinstance(failure, ImportError):
         return StoreError(f"{where}: {said}")
     if passes(failure):
@@ -110,16 +117,21 @@ def _unknown_option(failure: BaseException) -> str | None:
     return named[1] if named else None
 
 
-def option_fault(url: str, failure: TypeError) -> StoreError:
-    """What is wrong with the options for the store of ``url``, without what they hold."""
+def unusable(url: str, failure: Exception) -> StoreError:
+    """Why there is no filesystem for ``url``: wrong options, or credentials that are none."""
     meant = _meant(url, failure)
-    return meant if isinstance(meant, StoreError) else StoreError(f"{shown(url)}: storage_options do not fit the store")
+    if isinstance(meant, StoreError):
+        return meant
+    if isinstance(failure, TypeError):
+        return StoreError(f"{shown(url)}: storage_options do not fit the store")
+    hint = _ENVIRONMENT.get(url.partition("://")[0], "the environment")
+    return StoreError(f"{shown(url)}: the store cannot be used ({in_words(failure)}); set {hint} or storage_options")
 
 
 def in_words(failure: BaseException) -> str:
     """One short line of what a failure says, without passwords and signatures in URLs."""
     said = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
-    return shown(" ".join(str(said).split()))[:200] or type(failure).__name__
+    return shown(" ".join(_DETAILS.sub("", str(said)).split()))[:200] or type(failure).__name__
 
 
 def shown(text: str) -> str:
@@ -133,17 +145,18 @@ def passes(failure: BaseException) -> bool:
         return False
     if isinstance(failure, OSError) and failure.errno in _BUSY:
         return True
-    return _named(failure, _PASSING) or _status(failure) in _BUSY_STATUS
+    return _named(failure, _PASSING) or status(failure) in _BUSY_STATUS
 
 
 def _named(failure: BaseException, names: set[str]) -> bool:
     return any(parent.__name__ in names for one in _causes(failure) for parent in type(one).__mro__)
 
 
-def _status(failure: BaseException) -> int | None:
+def status(failure: BaseException) -> int | None:
     """The status of HTTP that a failure stands for, where its class or that of a cause keeps one."""
     names = ("status", "status_code", "code")
-    found = (str(getattr(one, name, None)) for one in _causes(failure) for name in names)
+    told = (of for one in _causes(failure) for of in (one, getattr(one, "response", None)))
+    found = (str(getattr(one, name, None)) for one in told for name in names)
     return next((int(value) for value in found if value.isdigit()), None)
 
 

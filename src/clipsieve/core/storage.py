@@ -7,6 +7,7 @@ store was busy. There is no rename in a store, and no need for one: an object ap
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -22,8 +23,8 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from clipsieve.core.ranges import filesystem, open_small, open_stream, protocol, read_whole
-from clipsieve.core.retry import retrying
+from clipsieve.core.ranges import bucket, filesystem, open_small, open_stream, protocol, read_whole
+from clipsieve.core.retry import in_words, retrying
 from clipsieve.core.spread import in_threads
 from clipsieve.core.text import without_password
 from clipsieve.core.threads import cores
@@ -73,7 +74,7 @@ def place(text: str | os.PathLike[str]) -> Path:
     try:
         filesystem(f"{found}://{within}")
     except StoreError as failure:
-        raise UsageError(f"{text}: {failure}") from None
+        raise UsageError(f"{text}: {str(failure).removeprefix(f'{found}://{within}: ')}") from None
     from upath import UPath
 
     return cast(Path, UPath(f"{found}://{within}"))
@@ -188,7 +189,7 @@ def uploading(path: Path) -> Iterator[BinaryIO]:
     with tempfile.NamedTemporaryFile(prefix="clipsieve-") as file:
         yield cast(BinaryIO, file)
         file.flush()
-        _asked(path, lambda files: files.put_file(file.name, _name(path)))
+        _written(path, lambda files: files.put_file(file.name, _name(path)))
 
 
 def create(path: Path, data: bytes) -> bool:
@@ -209,7 +210,7 @@ def create(path: Path, data: bytes) -> bool:
 
 def put(path: Path, data: bytes) -> None:
     """Puts a small object, in place of the one that is there."""
-    _asked(path, lambda files: files.pipe_file(_name(path), data))
+    _written(path, lambda files: files.pipe_file(_name(path), data))
 
 
 def copy(stored: Path, path: Path) -> None:
@@ -293,12 +294,22 @@ def _asked(path: Path, work: Callable[[Any], T]) -> T:
     return _of_place(path, lambda: retrying(str(path), afresh))
 
 
+def _written(path: Path, work: Callable[[Any], object]) -> None:
+    """The same for what makes an object; only the bucket can be missing then, for which each store has other words."""
+    try:
+        _asked(path, work)
+    except FileNotFoundError as failure:
+        raise FileNotFoundError(errno.ENOENT, f"there is no {bucket(str(path))}") from failure
+
+
 def _of_place(path: Path, work: Callable[[], T]) -> T:
     """``work`` on a remote place; one that must not be touched is the place's fault."""
     try:
         return work()
     except PermissionError as failure:
         raise StoreError(f"{path}: {failure.strerror}; check what the credentials may do there") from failure
+    except ValueError as failure:
+        raise StoreError(f"{path}: {in_words(failure)}") from failure
 
 
 def _name(path: Path) -> str:

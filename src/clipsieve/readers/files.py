@@ -10,7 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -20,8 +20,8 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.contracts import SourceFile
+from clipsieve.core.ranges import bucket, is_http, is_remote, open_remote, open_stream, protocol
 from clipsieve.core.ranges import filesystem as filesystem_of
-from clipsieve.core.ranges import is_http, is_remote, open_remote, open_stream, protocol
 from clipsieve.core.retry import retrying, shown
 from clipsieve.errors import ClipsieveError, SourceError
 from clipsieve.readers.images import is_image
@@ -79,8 +79,9 @@ def find(path: str) -> Listing:
     with reading(path):
         filesystem, root = filesystem_of(path)
         if protocol(path):
-            # Files may have come since the store was last asked.
-            filesystem.invalidate_cache(_MAGIC.split(root)[0])
+            # Files may have come since the store was last asked; Hugging Face is asked about the repository here.
+            with suppress(FileNotFoundError):
+                retrying(path, lambda: filesystem.invalidate_cache(_MAGIC.split(root)[0]))
         if _is_folder(filesystem, root, path):
             return Listing(path=path, files=tuple(_walk(filesystem, root)), folder=_spelled(filesystem, root))
         if (there := _info(filesystem, root, path)) is not None:
@@ -91,7 +92,7 @@ def find(path: str) -> Listing:
     if is_http(path):
         raise SourceError(f"{shown(path)}: no such file (the web server says so); check the URL")
     if protocol(path) and not _MAGIC.search(path) and braces(path) == [path]:
-        raise SourceError(f"{path}: {_what_is_missing(filesystem, root, path)}")
+        raise SourceError(f"{path}: {_what_is_missing(filesystem, path)}")
     found: dict[str, SourceFile] = {}
     for pattern in braces(path):
         with reading(pattern):
@@ -104,13 +105,14 @@ def find(path: str) -> Listing:
     return Listing(path=path, files=tuple(found[name] for name in sorted(found)))
 
 
-def _what_is_missing(filesystem: Any, root: str, path: str) -> str:
+def _what_is_missing(filesystem: Any, path: str) -> str:
     """Why there is nothing at a path of a store: its bucket is not there, or there is nothing of the name in it."""
-    bucket = root.strip("/").partition("/")[0]
+    what = bucket(path)
     try:
-        retrying(path, lambda: filesystem.info(bucket))
+        retrying(path, lambda: filesystem.info(what.partition(" ")[2]))
     except FileNotFoundError:
-        return f"there is no bucket {bucket}; check its name"
+        private = ", and HF_TOKEN where it is private" if protocol(path) == "hf" else ""
+        return f"there is no {what}; check its name{private}"
     except OSError:  # who may read files need not be allowed to ask for the bucket
         pass
     return "no such file or folder; check the path"
