@@ -15,6 +15,7 @@ from clipsieve.core.spread import Spread, in_threads
 from clipsieve.dedup import (  # fmt: skip
     Duplicates,
     InMemory,
+    Ranges,
     VectorPartition,
     cells,
     clusters,
@@ -38,6 +39,7 @@ class Table:
 
     def __init__(self) -> None:
         self.partitions: dict[int, VectorPartition] = {}
+        self.order: dict[int, np.ndarray] = {}
 
     def put(self, number: int, partition: VectorPartition) -> None:
         self.partitions[number] = partition
@@ -45,6 +47,18 @@ class Table:
     def get(self, number: int, rows: Any = None) -> VectorPartition:
         whole = self.partitions[number]
         return whole if rows is None else whole.take(rows)
+
+    def put_ordered(self, number: int, partition: VectorPartition, rows: np.ndarray) -> None:
+        self.order[number] = rows
+
+    def get_ordered(self, ranges: Ranges, dim: int) -> VectorPartition:
+        every = []
+        for number, start, rows in ranges:
+            assert np.array_equal(self.order[number][start : start + len(rows)], rows)
+            every.append(self.get(number, rows))
+        found = VectorPartition.concat(every)
+        assert found.vectors.shape == (len(ranges.rows), dim)
+        return found
 
 
 def serially(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -201,15 +215,61 @@ def test_an_earlier_data_set_of_other_dimensions_is_told_as_in_one_process() -> 
 
 def test_a_cell_without_members_is_none_to_compare() -> None:
     """Of two partitions of two and one classes, in three cells: the second cell is only visited."""
-    first = cells.Assigned(places=np.array([0, 1, 2, 3], dtype=np.int32), ends=np.array([0, 2, 4, 4], dtype=np.int32))
-    other = cells.Assigned(places=np.array([1, 0], dtype=np.int32), ends=np.array([0, 0, 1, 2], dtype=np.int32))
+    first = assigned([0, 1, 0, 1], [0, 2, 2, 2, 4, 4, 4])
+    other = assigned([0, 0], [0, 0, 0, 0, 1, 2, 2])
+    every = cells.Cells.gather(iter([first, other]))
 
-    chosen = cells.occupied([first, other], [2, 1])
-    (rows, members), _ = cells.cells([first, other], [2, 1], chosen)
+    chosen = every.occupied()
+    (of_first, members), (of_last, last) = every.each(chosen)
 
     assert chosen == [0, 2]
-    assert [(number, some.tolist()) for number, some in rows] == [(0, [0, 1])]
-    assert members.tolist() == [True, True]
+    assert [(number, start, some.tolist()) for number, start, some in of_first] == [(0, 0, [0, 1])]
+    assert [(number, start, some.tolist()) for number, start, some in of_last] == [(1, 1, [0])]
+    assert (members.tolist(), last.tolist()) == ([True, True], [True])
+
+
+def assigned(rows: list[int], ends: list[int]) -> cells.Assigned:
+    return cells.Assigned(rows=np.array(rows, dtype=np.int32), ends=np.array(ends, dtype=np.int32))
+
+
+def test_members_come_before_visitors_in_each_partition_of_a_cell() -> None:
+    first = assigned([2, 0, 1], [0, 1, 3])
+    other = assigned([0, 1, 2], [0, 2, 3])
+
+    ((ranges, members),) = cells.Cells.gather([first, other]).each([0])
+
+    assert ranges.rows.tolist() == [2, 0, 1, 0, 1, 2]
+    assert members.tolist() == [True, False, False, True, True, False]
+    assert ranges.places().tolist() == [0, 1, 2, 0, 1, 2]
+
+
+class Watched(list[Any]):
+    """Counts how often one of them is looked at."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        super().__init__(items)
+        self.looked_at = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        self.looked_at += 1
+        return super().__getitem__(place)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.looked_at += len(self)
+        return super().__iter__()
+
+
+def test_for_a_cell_no_partition_is_looked_at_that_has_nothing_in_it() -> None:
+    """Of 40 partitions each has one class, in a cell of its own."""
+    every = cells.Cells.gather(
+        assigned([0], np.repeat([0, 1], [2 * cell + 1, 80 - 2 * cell]).tolist()) for cell in range(40)
+    )
+    watched = cells.Cells(rows=Watched(every.rows), ends=every.ends)
+
+    found = [(ranges.numbers.tolist(), members.tolist()) for ranges, members in watched.each(watched.occupied())]
+
+    assert found == [([cell], [True]) for cell in range(40)]
+    assert watched.rows.looked_at == 40
 
 
 def test_progress_ends_at_its_total(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,15 +22,18 @@ import pytest
 from clipsieve import dedup
 from clipsieve.core import storage
 from clipsieve.core.layout import INTERLEAVED_SCHEMA, Layout
+from clipsieve.core.ranges import RemoteFile
 from clipsieve.core.spread import Spread
-from clipsieve.dedup import VectorPartition, partitions
-from clipsieve.engines import compared, duplicates
+from clipsieve.dedup import PartitionStore, VectorPartition, cells, partitions
+from clipsieve.engines import compared, duplicates, partition_files
 from clipsieve.engines.compared import Compared, Names
 from clipsieve.engines.ledger_columns import ABOUT, LedgerColumns
-from clipsieve.engines.partition_files import PartitionFiles
+from clipsieve.engines.partition_files import ImageVectors, PartitionFiles
 from clipsieve.errors import OutputError, RunFolderError
 from clipsieve.plan import BoundDedup
 from clipsieve.runfolder import RunFolder
+from tests.dedup.test_semantic import clustered, same
+from tests.dedup.test_tiles import Watched
 from tests.engines.conftest import Curate
 from tests.engines.test_duplicates import CAPTIONS, INTERLEAVED, LISTS, document, turned
 from tests.fakes import image_bytes
@@ -164,10 +168,11 @@ def test_a_second_pass_that_died_elsewhere_is_finished_here(
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
 
 
-def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        return (work(pickle.loads(pickle.dumps(item))) for item in items)
+def with_copies(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    return (work(pickle.loads(pickle.dumps(item))) for item in items)
 
+
+def test_a_run_folder_in_a_store_is_the_same(curate: Curate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "FEWEST", 8)
     remote = RunFolder(storage.place(f"memory://{tmp_path.name}/run"))
     options: dict[str, Any] = {"dedup": 0.999, "rows_a_shard": 5, "write": "parquet"}
@@ -297,6 +302,63 @@ def test_what_is_found_is_the_same_file_each_time(tmp_path: Path) -> None:
         found_file(tmp_path / name, [3, 0, 2])
 
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+
+
+def test_the_shards_are_counted_once_however_many_partitions_are_read_from_them(tmp_path: Path) -> None:
+    rows = Watched([np.array([3, 4], dtype=np.int32), np.zeros(0, dtype=np.int32), np.array([0, 5], dtype=np.int32)])
+    vectors = ImageVectors(folder=RunFolder(tmp_path), shards=[7, 8, 9], rows=rows)
+
+    located = [vectors.locate(np.array(images)) for images in ([0, 1], [1, 3], [2], [0, 1, 2, 3])]
+
+    assert [[(shard, some.tolist()) for shard, some in one.rows] for one in located] == [
+        [(7, [3, 4])],
+        [(7, [4]), (9, [5])],
+        [(9, [0])],
+        [(7, [3, 4]), (9, [0, 5])],
+    ]
+    assert rows.looked_at == 3 + 6  # all of them once, and those that have some of the images
+
+
+def approximate(store: PartitionStore, **options: Any) -> dedup.Duplicates:
+    rows = clustered(3000)
+    of = {"method": "approximate", "units": np.arange(3000) // 2, "against": clustered(3600)[3000:]}
+    return dedup.distributed(
+        dedup.InMemory(vectors=rows), dedup.digests(rows), 0.95, spread=with_copies, store=store, **of, **options
+    )
+
+
+def test_in_a_store_a_cell_is_read_by_ranges_and_no_partition_more_often_than_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "FEWEST", 700)
+    monkeypatch.setattr(cells, "FEWEST", 50)
+    monkeypatch.setattr(cells, "NEAREST", 3)
+    monkeypatch.setattr(partition_files, "_AT_ONCE", 100)
+    here = PartitionFiles(folder=RunFolder(tmp_path / "run"))
+    there = PartitionFiles(folder=RunFolder(storage.place(f"memory://{tmp_path.name}/run")))
+    whole: Counter[str] = Counter()
+    of_ranges: list[int] = []
+    load, fetch = storage.load_array, RemoteFile.fetch
+
+    def counted_load(path: Path) -> Any:
+        whole[path.name] += 1
+        return load(path)
+
+    def counted_fetch(file: RemoteFile, start: int, stop: int) -> bytes:
+        of_ranges.append(stop - start)
+        return fetch(file, start, stop)
+
+    wanted = approximate(here)
+    monkeypatch.setattr(storage, "load_array", counted_load)
+    monkeypatch.setattr(RemoteFile, "fetch", counted_fetch)
+    found = approximate(there)
+
+    same(found, wanted)
+    assert (found.recall, found.method) == (wanted.recall, wanted.method)
+    assert len(whole) == 2 * 6  # vectors and numbers of five partitions and one of the earlier data set
+    assert max(whole.values()) <= 5  # centres, assignment, recall twice, those that are linked
+    assert sum(of_ranges) == 3 * 3600 * (4 * 64 + 32)
+    assert len(of_ranges) <= 72 * 6
 
 
 def test_rows_of_a_partition_are_those_of_the_whole(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from clipsieve.core.layout import Mask
 from clipsieve.dedup.clusters import SAMPLE, means_of, nearest_of
-from clipsieve.dedup.partitions import PartitionStore, VectorPartition
-from clipsieve.dedup.result import Numbers
+from clipsieve.dedup.partitions import PartitionStore, Ranges, Rows
 from clipsieve.dedup.tiles import Distances, TileResult, compare
 from clipsieve.dedup.vectors import Floats, UnitVectors
 
@@ -47,73 +47,86 @@ def count(classes: int) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assigned:
-    """Which classes of a partition are in which cell: of cell ``i``, ``places[ends[i]:ends[i + 1]]``.
+    """Which classes of a partition are in which cell: ``rows[ends[2 * i]:ends[2 * i + 1]]`` are members of cell ``i``,
+    and those behind them up to ``ends[2 * i + 2]`` visit it."""
 
-    A place is ``row + k * j`` for a partition of ``k`` classes, where the cell is the ``j``-th nearest of a class.
-    """
-
-    places: npt.NDArray[np.int32]
+    rows: Rows
     ends: npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Assign:
-    """Work: puts the classes of a partition into cells."""
+    """Work: puts the classes of a partition into cells, and tells the store in which order cells will ask for them."""
 
     store: PartitionStore
     centres: Floats
 
     def __call__(self, number: int) -> Assigned:
-        vectors = UnitVectors(self.store.get(number).vectors)
+        partition = self.store.get(number)
+        vectors = UnitVectors(partition.vectors)
         near = nearest_of(vectors.unit(np.arange(vectors.length)), self.centres, NEAREST, threads=1)
-        cells = near.T.ravel()
-        order = np.argsort(cells, kind="stable")
-        ends = np.cumsum(np.bincount(cells, minlength=len(self.centres)))
-        return Assigned(places=order.astype(np.int32), ends=np.append(0, ends).astype(np.int32))
+        places = 2 * near + (np.arange(NEAREST) > 0)
+        order = np.argsort(places, axis=None, kind="stable")
+        rows = (order // NEAREST).astype(np.int32)
+        ends = np.cumsum(np.bincount(places.ravel(), minlength=2 * len(self.centres)))
+        self.store.put_ordered(number, partition, rows)
+        return Assigned(rows=rows, ends=np.append(0, ends).astype(np.int32))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Cells:
+    """Which classes of all partitions are in which cell: the ``rows`` of each partition as in ``Assigned``, and the
+    ``ends`` of all, ``(2 * cells + 1, partitions)``, so that those of one cell lie together."""
+
+    rows: Sequence[Rows]
+    ends: npt.NDArray[np.int32]
+
+    @classmethod
+    def gather(cls, assigned: Iterable[Assigned]) -> Cells:
+        """From all partitions, in order."""
+        # Copies: what a cluster hands out are views of its memory, which would stay there as long.
+        every = [(some.rows.copy(), some.ends) for some in assigned]
+        return cls(rows=[rows for rows, _ in every], ends=np.stack([ends for _, ends in every], axis=1))
+
+    def occupied(self) -> list[int]:
+        """The cells that have members."""
+        upto = self.ends.sum(axis=1, dtype=np.int64)
+        return np.flatnonzero(np.diff(upto)[::2]).tolist()
+
+    def each(self, chosen: Iterable[int]) -> Iterator[tuple[Ranges, Mask]]:
+        """What is in each ``chosen`` cell, and which of it are members."""
+        for cell in chosen:
+            starts, middles, stops = self.ends[2 * cell : 2 * cell + 3]
+            numbers = np.flatnonzero(stops > starts)
+            starts, middles, stops = starts[numbers], middles[numbers], stops[numbers]
+            rows = [
+                self.rows[number][start:stop]
+                for number, start, stop in zip(numbers.tolist(), starts.tolist(), stops.tolist(), strict=True)
+            ]
+            ranges = Ranges(numbers=numbers, starts=starts, rows=np.concatenate(rows), counts=stops - starts)
+            yield ranges, ranges.places() < np.repeat(middles, ranges.counts)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
-    """Members and visitors of a cell: rows of partitions, which of them are members, and the distances found so far."""
+    """What is in a cell, which of it are members, and the distances found so far."""
 
-    rows: Sequence[tuple[int, Numbers]]
-    members: npt.NDArray[np.bool_]
+    ranges: Ranges
+    members: Mask
     known: Distances
-
-
-def occupied(assigned: Sequence[Assigned], sizes: Sequence[int]) -> list[int]:
-    """The cells that have members; ``sizes`` are those of the partitions."""
-    members = np.zeros(len(assigned[0].ends) - 1, dtype=np.int64)
-    for some, size in zip(assigned, sizes, strict=True):
-        upto = np.append(0, np.cumsum(some.places < size))[some.ends]
-        members += np.diff(upto)
-    return np.flatnonzero(members).tolist()
-
-
-def cells(
-    assigned: Sequence[Assigned], sizes: Sequence[int], chosen: Iterable[int]
-) -> Iterator[tuple[list[tuple[int, Numbers]], npt.NDArray[np.bool_]]]:
-    """The rows of each ``chosen`` cell, and which are its members; ``sizes`` are those of the partitions."""
-    for cell in chosen:
-        rows, members = [], []
-        for number, (some, size) in enumerate(zip(assigned, sizes, strict=True)):
-            places = some.places[some.ends[cell] : some.ends[cell + 1]]
-            if len(places):
-                rows.append((number, np.sort(places % size).astype(np.int64)))
-                members.append(places[np.argsort(places % size)] < size)
-        yield rows, np.concatenate(members)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompareCell:
-    """Work: compares the members of a cell with each other and with its visitors."""
+    """Work: compares the members of a cell, of ``dim`` dimensions, with each other and with its visitors."""
 
     store: PartitionStore
+    dim: int
     limit: int
     wanted: int
 
     def __call__(self, cell: Cell) -> TileResult:
-        whole = VectorPartition.concat([self.store.get(number, rows) for number, rows in cell.rows])
+        whole = self.store.get_ordered(cell.ranges, self.dim)
         ours = whole.classes < self.wanted
         members, visitors = (np.flatnonzero(ours & mask) for mask in (cell.members, ~cell.members))
         # Of two classes of the earlier data set nothing is asked.

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,26 +68,26 @@ def distributed(
     classes = Classes.build(labels(both), preference)
     found = Neighbours(classes, preference, distance_limit(threshold))
     approximate = is_approximate(classes, method)
-    work = _Work(
-        spread=spread,
-        store=store,
-        partitioning=Partitioning.of(classes, n),
-        found=found,
-        progress=progress,
-        scratch=scratch,
-    )
-    put, of = StorePartition(store=store), (work.partitioning, classes, preference)
+    partitioning = Partitioning.of(classes, n)
+    put, of = StorePartition(store=store), (partitioning, classes, preference)
+    dim = 0 if against is None else against.shape[1]
     for dim in spread(put, UnreadPartition.each(*of, vectors)):
         if against is not None and others:
             check_dimensions(dim, against.shape[1])
     for each in UnreadPartition.earlier(*of, InMemory(vectors=np.zeros((0, 0)) if against is None else against)):
         put(each)  # here, where they are
+    work = _Work(
+        spread=spread, store=store, partitioning=partitioning, dim=dim, found=found, progress=progress, scratch=scratch
+    )
     work.compare_cells() if approximate else work.compare_tiles()
     recall = work.recall() if approximate else 1.0
     chosen = np.flatnonzero(linked_classes(found))
     with single_blas(), work.fetched(chosen) as linked:
-        place = partial(np.searchsorted, chosen)
-        removal = decide(found, lambda a, b: linked.distances(place(a), place(b)), links)
+
+        def distances(left: Numbers, right: Numbers) -> Numbers:
+            return linked.distances(np.searchsorted(chosen, left), np.searchsorted(chosen, right))
+
+        removal = decide(found, distances, links)
     return duplicates(found, removal, recall, approximate=approximate)
 
 
@@ -99,6 +98,7 @@ class _Work:
     spread: Spread
     store: PartitionStore
     partitioning: Partitioning
+    dim: int
     found: Neighbours
     progress: Progress | None
     scratch: Path | None
@@ -126,17 +126,17 @@ class _Work:
         chosen = np.sort(random.choice(count, cells.sampled(count), replace=False))
         with self.fetched(chosen) as sample:
             centres = cells.centres(sample.raw(np.arange(sample.length)), count)
-        numbers = range(len(self.partitioning))
-        assigned = list(self.spread(cells.Assign(store=self.store, centres=centres), numbers))
-        sizes = [len(self.partitioning.classes(number)) for number in numbers]
-        occupied = cells.occupied(assigned, sizes)
+        assign = cells.Assign(store=self.store, centres=centres)
+        every = cells.Cells.gather(self.spread(assign, range(len(self.partitioning))))
+        occupied = every.occupied()
 
         def each() -> Iterator[cells.Cell]:
-            for rows, members in cells.cells(assigned, sizes, occupied):
-                known = self._known(*(self.partitioning.classes(number)[some] for number, some in rows))
-                yield cells.Cell(rows=rows, members=members, known=known)
+            for ranges, members in every.each(occupied):
+                yield cells.Cell(ranges=ranges, members=members, known=self._known(self.partitioning.within(ranges)))
 
-        work = cells.CompareCell(store=self.store, limit=self.found.limit, wanted=self.found.classes.wanted)
+        work = cells.CompareCell(
+            store=self.store, dim=self.dim, limit=self.found.limit, wanted=self.found.classes.wanted
+        )
         self._take(self.spread(work, each()), len(occupied))
 
     def _known(self, *classes: Numbers) -> Distances:

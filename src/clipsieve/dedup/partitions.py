@@ -57,6 +57,10 @@ class InMemory:
         return np.asarray(self.vectors, dtype=np.float32)
 
 
+Rows = npt.NDArray[np.int32]
+"""Rows of a partition."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VectorPartition:
     """Some classes of identical images: ``vectors`` ``(k, dim)``, the rest ``(k,)``.
@@ -79,7 +83,7 @@ class VectorPartition:
         """Several as one."""
         return cls(**{each.name: np.concatenate([getattr(one, each.name) for one in some]) for each in fields(cls)})
 
-    def take(self, rows: Numbers) -> VectorPartition:
+    def take(self, rows: Numbers | Rows) -> VectorPartition:
         """Some of its classes."""
         return VectorPartition(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
@@ -89,6 +93,31 @@ class VectorPartition:
         return np.where(self.other < 0, self.unit, -1 - self.classes)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranges:
+    """Ranges of rows of several partitions in the order that ``PartitionStore.put_ordered`` was told.
+
+    Of each partition in ``numbers`` there are ``counts`` of them, the first at ``starts`` in that order, ``(k,)`` each;
+    ``rows`` are those of all, one range after the other.
+    """
+
+    numbers: Numbers
+    starts: npt.NDArray[np.int32]
+    counts: npt.NDArray[np.int32]
+    rows: Rows
+
+    def __iter__(self) -> Iterator[tuple[int, int, Rows]]:
+        """Number, start and rows of each range."""
+        rows = np.split(self.rows, np.cumsum(self.counts)[:-1])
+        return zip(self.numbers.tolist(), self.starts.tolist(), rows, strict=True)
+
+    def places(self) -> Numbers:
+        """Where each of ``rows`` stands in the order of its partition."""
+        before = np.cumsum(self.counts) - self.counts
+        places: Numbers = np.arange(len(self.rows)) + np.repeat(self.starts - before, self.counts)
+        return places
+
+
 class PartitionStore(Protocol):
     """Where partitions stand while they are compared, for all workers; can be pickled."""
 
@@ -96,8 +125,17 @@ class PartitionStore(Protocol):
         """Keeps a partition; again is no harm."""
         ...
 
-    def get(self, number: int, rows: Numbers | None = None) -> VectorPartition:
+    def get(self, number: int, rows: Numbers | Rows | None = None) -> VectorPartition:
         """A partition, or ``rows`` of it."""
+        ...
+
+    def put_ordered(self, number: int, partition: VectorPartition, rows: Rows) -> None:
+        """Is told in which order ``get_ordered`` will ask for ``rows`` of a partition, each of them any number of
+        times: a store that reads single rows slowly may keep them so. Again is no harm."""
+        ...
+
+    def get_ordered(self, ranges: Ranges, dim: int) -> VectorPartition:
+        """Some of what ``put_ordered`` was told of, with vectors of ``dim`` dimensions."""
         ...
 
 
@@ -133,6 +171,12 @@ class Partitioning:
     def classes(self, partition: int) -> Numbers:
         """Those of one partition."""
         return self.order[self.starts[partition] : self.starts[partition + 1]]
+
+    def within(self, ranges: Ranges) -> Numbers:
+        """The classes in some ranges of partitions, in that order."""
+        places = np.repeat(self.starts[ranges.numbers], ranges.counts) + ranges.rows
+        classes: Numbers = self.order[places]
+        return classes
 
     def place(self, classes: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
         """Where ``classes`` stand: the partitions that have some, the rows there, and which of ``classes`` they are."""
