@@ -8,7 +8,8 @@ What the search for near duplicates takes is said in ``compared`` and in ``dedup
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,7 +23,6 @@ from clipsieve.core import storage
 from clipsieve.core.contracts import Reader, Shard
 from clipsieve.core.decide import BoundRule, Verdicts
 from clipsieve.core.layout import Mask
-from clipsieve.core.ledger import Counts, count
 from clipsieve.core.rules import rank_mask
 from clipsieve.core.spread import Spread
 from clipsieve.engines.chunk import geometry
@@ -31,6 +31,7 @@ from clipsieve.engines.duplicates import Found, FoundFile, find
 from clipsieve.engines.ledger_columns import Earlier
 from clipsieve.engines.staging import staged
 from clipsieve.engines.survivors import Selected, Survivors, reading
+from clipsieve.errors import ClipsieveError
 from clipsieve.runfolder import RunFolder
 
 if TYPE_CHECKING:
@@ -90,9 +91,7 @@ class Selector:
         self.earlier = earlier
         self.workers = workers
 
-    def run(
-        self, shards: Sequence[Shard], done: set[int], progress: Callable[[int, int], None]
-    ) -> Mapping[int, Counts]:
+    def run(self, shards: Sequence[Shard], done: set[int], progress: Callable[[int, int], None]) -> None:
         """Commits the shards that are not in ``done``; ``progress`` hears of the search for near duplicates."""
         selected = self._selected([shard.number for shard in shards])
         ranked = [bound.rule.name for bound in self.plan.ranks]
@@ -109,9 +108,7 @@ class Selector:
                         yield Judged(shard=shard, selections=of, found=found.shard(place) if found else None)
 
             commit = Commit(committer=self.committer, reader=self.reader)
-            counts = self.workers(commit, judged()) if self.workers else map(commit, judged())
-            numbers = [shard.number for shard in shards if shard.number not in done]
-            return dict(zip(numbers, counts, strict=True))
+            deque(self.workers(commit, judged()) if self.workers else map(commit, judged()), maxlen=0)
 
     def _selected(self, numbers: Sequence[int]) -> Sequence[tuple[Selection, ...]]:
         """What the ranks choose of each shard; all of them judge the same units."""
@@ -165,26 +162,35 @@ class Commit:
     committer: Committer
     reader: Reader
 
-    def __call__(self, judged: Judged) -> Counts:
+    def __call__(self, judged: Judged) -> None:
+        part = self.committer.folder.part("ledger", judged.shard.number)
+        if storage.exists(part):
+            return  # by an attempt that died while it cleaned up
+        try:
+            self._commit(judged)
+        except (OSError, ClipsieveError):
+            # An attempt that was taken for dead may still come to its end, and remove what this one reads.
+            if not storage.exists(part):
+                raise
+
+    def _commit(self, judged: Judged) -> None:
         committer, number = self.committer, judged.shard.number
-        if storage.exists(committer.folder.part("ledger", number)):
-            return count(committer.folder.part_table("ledger", number))  # by an attempt that died while it cleaned up
         scores = committer.folder.part_table("scores", number)
         of, selections = Survivors.of(scores), list[Selected](judged.selections)
         if judged.found is not None:
             selections.append(judged.found)
             scores = judged.found.with_columns(scores, of.image_rows[of.compared(judged.selections)])
         if not len(of.sample_rows):
-            return committer.write_part("ledger", number, scores)
+            committer.write_part("ledger", number, scores)
+            return
         images, samples = of.masks()
         folder = committer.folder.staged(number)
         with staged(folder, self.reader, judged.shard, images, samples, of.errors()) as batch:
             verdicts = of.verdicts(selections, geometry(batch, pairs=False))
             table = _updated(scores, of, verdicts)
             committer.write_output(number, batch.kept(verdicts.images, verdicts.samples), table)
-        counts = committer.write_part("ledger", number, table)
+        committer.write_part("ledger", number, table)
         storage.remove(folder)
-        return counts
 
 
 def _values(found: Survivors, bound: BoundRule) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ from clipsieve.core.contracts import Rows
 from clipsieve.core.layout import Mask
 from clipsieve.engines.bytestore import FileBytes
 from clipsieve.engines.reread import SourceBytes
-from clipsieve.runfolder import atomic, read_table, write_table
+from clipsieve.runfolder import atomic, read_table, undamaged, write_table
 
 if TYPE_CHECKING:
     from clipsieve.core.contracts import Reader, Shard
@@ -60,9 +60,10 @@ def staged(
         kept.bytes = SourceBytes(kept.parts.images, errors)
         yield kept
         return
-    about = json.loads(storage.read(folder / "staged.json"))
-    unparsed = {int(row): error for row, error in about["unparsed"].items()}
-    rows = Rows(table=read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
+    with undamaged(folder, "remove what is left of it and run the same command again"):
+        about = json.loads(storage.read(folder / "staged.json"))
+        unparsed = {int(row): error for row, error in about["unparsed"].items()}
+        rows = Rows(table=read_table(folder / "rows.parquet"), errors=unparsed, starts=about["starts"])
     kept = Batch.from_rows(rows, reader.layout)
     kept.errors = dict(errors)
     if not about["sizes"]:
