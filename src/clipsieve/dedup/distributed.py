@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +68,8 @@ def distributed(
     classes = Classes.build(labels(both), preference)
     found = Neighbours(classes, preference, distance_limit(threshold))
     approximate = is_approximate(classes, method)
-    put, of = StorePartition(store=store), (Partitioning.of(classes, n), classes, preference)
+    partitioning = Partitioning.of(classes, n)
+    put, of = StorePartition(store=store), (partitioning, classes, preference)
     dim = 0 if against is None else against.shape[1]
     for dim in spread(put, UnreadPartition.each(*of, vectors)):
         if against is not None and others:
@@ -77,14 +77,17 @@ def distributed(
     for each in UnreadPartition.earlier(*of, InMemory(vectors=np.zeros((0, 0)) if against is None else against)):
         put(each)  # here, where they are
     work = _Work(
-        spread=spread, store=store, partitioning=of[0], dim=dim, found=found, progress=progress, scratch=scratch
+        spread=spread, store=store, partitioning=partitioning, dim=dim, found=found, progress=progress, scratch=scratch
     )
     work.compare_cells() if approximate else work.compare_tiles()
     recall = work.recall() if approximate else 1.0
     chosen = np.flatnonzero(linked_classes(found))
     with single_blas(), work.fetched(chosen) as linked:
-        place = partial(np.searchsorted, chosen)
-        removal = decide(found, lambda a, b: linked.distances(place(a), place(b)), links)
+
+        def distances(left: Numbers, right: Numbers) -> Numbers:
+            return linked.distances(np.searchsorted(chosen, left), np.searchsorted(chosen, right))
+
+        removal = decide(found, distances, links)
     return duplicates(found, removal, recall, approximate=approximate)
 
 

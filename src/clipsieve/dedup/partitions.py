@@ -83,7 +83,7 @@ class VectorPartition:
         """Several as one."""
         return cls(**{each.name: np.concatenate([getattr(one, each.name) for one in some]) for each in fields(cls)})
 
-    def take(self, rows: Numbers) -> VectorPartition:
+    def take(self, rows: Numbers | Rows) -> VectorPartition:
         """Some of its classes."""
         return VectorPartition(**{each.name: getattr(self, each.name)[rows] for each in fields(self)})
 
@@ -114,7 +114,8 @@ class Ranges:
     def places(self) -> Numbers:
         """Where each of ``rows`` stands in the order of its partition."""
         before = np.cumsum(self.counts) - self.counts
-        return np.arange(len(self.rows)) + np.repeat(self.starts - before, self.counts)
+        places: Numbers = np.arange(len(self.rows)) + np.repeat(self.starts - before, self.counts)
+        return places
 
 
 class PartitionStore(Protocol):
@@ -124,7 +125,7 @@ class PartitionStore(Protocol):
         """Keeps a partition; again is no harm."""
         ...
 
-    def get(self, number: int, rows: Numbers | None = None) -> VectorPartition:
+    def get(self, number: int, rows: Numbers | Rows | None = None) -> VectorPartition:
         """A partition, or ``rows`` of it."""
         ...
 
@@ -173,7 +174,9 @@ class Partitioning:
 
     def within(self, ranges: Ranges) -> Numbers:
         """The classes in some ranges of partitions, in that order."""
-        return self.order[np.repeat(self.starts[ranges.numbers], ranges.counts) + ranges.rows]
+        places = np.repeat(self.starts[ranges.numbers], ranges.counts) + ranges.rows
+        classes: Numbers = self.order[places]
+        return classes
 
     def place(self, classes: Numbers) -> Iterator[tuple[int, Numbers, Numbers]]:
         """Where ``classes`` stand: the partitions that have some, the rows there, and which of ``classes`` they are."""

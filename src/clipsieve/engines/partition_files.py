@@ -22,6 +22,7 @@ Rows = npt.NDArray[np.int32]
 """Rows of a shard's ledger part, or of a partition."""
 
 _NUMBERS = ("classes", "rank", "unit", "other")
+_COLUMNS = (*_NUMBERS, "vectors")
 
 _AT_ONCE = 1024
 """Rows of a partition that are put in order at once: 2 MB at 512 dimensions."""
@@ -86,7 +87,7 @@ class PartitionFiles:
             with atomic(self.path / f"{number:05d}.{name}.npy") as file:
                 np.save(file, array, allow_pickle=False)
 
-    def get(self, number: int, rows: npt.NDArray[np.int64] | None = None) -> VectorPartition:
+    def get(self, number: int, rows: npt.NDArray[np.int64] | Rows | None = None) -> VectorPartition:
         """A partition, or ``rows`` of it; its vectors memory-mapped where the folder is local."""
         about, vectors = self._load(number, "classes"), self._load(number, "vectors")
         if rows is not None:
@@ -101,7 +102,7 @@ class PartitionFiles:
             for start in range(0, len(rows), _AT_ONCE):
                 some = partition.take(rows[start : start + _AT_ONCE])
                 records = np.empty(len(some), _record(some.vectors.shape[1]))
-                for name in records.dtype.names:
+                for name in _COLUMNS:
                     records[name] = getattr(some, name)
                 file.write(records.tobytes())
 
@@ -116,7 +117,7 @@ class PartitionFiles:
         for piece, count in zip(pieces, ranges.counts.tolist(), strict=True):
             records[end : end + count] = np.frombuffer(piece, records.dtype)
             end += count
-        return VectorPartition(**{name: records[name] for name in records.dtype.names})
+        return VectorPartition(**{name: records[name] for name in _COLUMNS})
 
     def _range(self, size: int, of: tuple[int, int, Rows]) -> bytes:
         number, start, rows = of
