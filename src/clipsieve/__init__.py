@@ -105,6 +105,10 @@ _HOMES = {
 }
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name == "dedup":
         return import_module("clipsieve.dedup")

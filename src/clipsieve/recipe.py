@@ -235,7 +235,9 @@ def _write(value: Any) -> Any:
         if len(formats) == 1:
             others = {key: other for key, other in value.items() if key != formats[0]}
             return {"format": formats[0], "path": value[formats[0]], **others}
-        raise ValueError(f"give one format and its folder, such as {{webdataset: curated/}} (one of {_FORMATS})")
+        near = [match for key in value for match in difflib.get_close_matches(str(key), WRITE_FORMATS, n=1)]
+        hint = f"; did you mean {near[0]}?" if near and not formats else ""
+        raise ValueError(f"give one format and its folder, such as {{webdataset: curated/}} (one of {_FORMATS}){hint}")
     if isinstance(value, str):
         head, colon, rest = value.partition(":")
         if head in WRITE_FORMATS:
@@ -404,12 +406,19 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as failure:
         raise RecipeError(f"cannot read the recipe {path}: {failure.strerror or failure}") from None
     except UnicodeDecodeError:
-        raise RecipeError(f"{path} is no recipe: it is not text in UTF-8") from None
+        raise RecipeError(f"{path} is not a recipe: it is not text in UTF-8{_as_data(path)}") from None
     except (yaml.YAMLError, RecursionError) as failure:
-        raise RecipeError(f"{path} is not YAML: {_yaml_fault(failure)}") from None
+        raise RecipeError(f"{path} is not YAML: {_yaml_fault(failure)}{_as_data(path)}") from None
     if not isinstance(values, dict):
-        raise RecipeError(f"{path} holds no recipe: it should begin with 'read:'")
+        raise RecipeError(f"{path} holds no recipe: it should begin with 'read:'{_as_data(path)}")
     return {key: value for key, value in values.items() if key != "executed"}
+
+
+def _as_data(path: str | Path) -> str:
+    """What to do instead with a file that is named like data."""
+    name = re.sub(r"\.(gz|zst)$", "", str(path).lower())
+    is_data = name.endswith((".jsonl", ".csv", ".tsv", ".parquet", ".tar"))
+    return f"; to read it as data, use --read {path}" if is_data else ""
 
 
 class _Loader(yaml.SafeLoader):

@@ -130,6 +130,7 @@ def test_a_limit_takes_the_first_samples(captions: Path, monkeypatch: pytest.Mon
             "error: unknown score 'blurr'; did you mean 'blur'?",
         ),
         (("run", "--read", "captions.jsonl", "--text", "no"), 2, "'no'"),
+        (("run", "captions.jsonl"), 2, "to read it as data, use --read captions.jsonl"),
         (("run", "--read", "captions.jsonl", "--write", "kept/"), 2, "begin with the format, such as webdataset:kept/"),
         (
             ("run", "--read", "captions.jsonl", "--write", "parquet:clipsieve-run/ledger"),

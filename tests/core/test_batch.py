@@ -47,3 +47,8 @@ def test_an_array_that_is_no_picture_is_an_error(array: np.ndarray) -> None:
     batch = Batch.from_lists([array])
     assert batch.pixels == [None]
     assert batch.errors[0].startswith("undecodable: an array of")
+
+
+def test_a_single_path_is_no_list_of_images() -> None:
+    with pytest.raises(TypeError, match=r"put a single one in brackets: \[image\]"):
+        Batch.from_lists("a.jpg")

@@ -9,7 +9,7 @@ import pyarrow as pa
 from clipsieve.core.ledger import Counts, Tally
 from clipsieve.plan import make_plan
 from clipsieve.recipe import Recipe
-from clipsieve.report.numbers import close_calls, distributions, error_kinds, funnel, harsh_rules
+from clipsieve.report.numbers import close_calls, distributions, error_kinds, funnel, warnings
 from tests.report import ledgers
 
 COUNTS = Counts(images=Tally(kept=3, dropped=6, failed=1), dropped_by={"blur >= 100": 5}, errors={"empty: 0 bytes": 1})
@@ -45,12 +45,19 @@ def test_the_funnel_goes_from_what_was_read_to_what_was_kept() -> None:
 
 
 def test_a_rule_that_drops_more_than_half_is_named() -> None:
-    assert list(harsh_rules(COUNTS)) == []
-    assert list(harsh_rules(Counts(images=Tally(dropped=6, kept=4), dropped_by={"blur >= 100": 6}))) == [
+    assert list(warnings(COUNTS)) == []
+    assert list(warnings(Counts(images=Tally(dropped=6, kept=4), dropped_by={"blur >= 100": 6}))) == [
         "blur >= 100 dropped more than half of the images"
     ]
-    assert list(harsh_rules(Counts(images=Tally(dropped=2), dropped_by={"blur >= 100": 2}))) == [
+    assert list(warnings(Counts(images=Tally(dropped=2), dropped_by={"blur >= 100": 2}))) == [
         "blur >= 100 dropped all of the images"
+    ]
+
+
+def test_a_run_in_which_most_images_failed_says_as_what() -> None:
+    errors = {"missing: no such file": 4, "undecodable: truncated JPEG": 2}
+    assert list(warnings(Counts(images=Tally(failed=6, kept=4), errors=errors))) == [
+        "6 of 10 images failed, 4 of them as: missing: no such file"
     ]
 
 

@@ -39,7 +39,7 @@ def demo(
         done = api.execute(recipe, folder / "run", progress)
     finish(done, as_json=False, quiet=False)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("planted", "must be", "images", "right", "share"):
+    for title in ("planted", "must be", "rows", "right", "share"):
         table.add_column(title, justify="left" if title in ("planted", "must be") else "right")
     for outcome in data.compare(done.ledger, truth, data_set="documents"):
         table.add_row(

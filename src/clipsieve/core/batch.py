@@ -104,6 +104,8 @@ class Batch:
     ) -> Batch:
         """A sample for each item of ``images``: an image (path, bytes, PIL image, ``(h, w, 3)`` uint8 RGB) or a
         list of them, with its text, list of texts or None."""
+        if isinstance(images, (str, bytes)):
+            raise TypeError("images is a list of images; put a single one in brackets: [image]")
         listed = [list(item) if isinstance(item, (list, tuple)) else [item] for item in images]
         said = [[text] if isinstance(text, str) else list(text or ()) for text in texts or [None] * len(listed)]
         if len(said) != len(listed):

@@ -55,11 +55,15 @@ def funnel(counts: Counts, rules: Sequence[str]) -> list[FunnelRow]:
     return rows
 
 
-def harsh_rules(counts: Counts) -> Iterator[str]:
-    """Of each rule that dropped more than half of the images, that it did."""
+def warnings(counts: Counts) -> Iterator[str]:
+    """Of each rule that dropped more than half of the images, that it did; the same of failures, with the commonest."""
+    images = counts.images
     for rule, out in counts.dropped_by.items():
-        if out > HALF * counts.images.total:
-            yield harsh(rule, out, counts.images.total)
+        if out > HALF * images.total:
+            yield harsh(rule, out, images.total)
+    if images.failed > HALF * images.total:
+        error, count = next(iter(counts.errors.items()))
+        yield f"{images.failed:,} of {images.total:,} images failed, {count:,} of them as: {error}"
 
 
 def close_calls(ledger: pa.Table, plan: Plan) -> int:

@@ -80,7 +80,9 @@ def suggest(
     of = wanted(name, like)
     scored = np.sort(values[computed & ~np.isnan(values)])
     if not len(scored):
-        raise RuleError(f"--suggest: the run has no {name} to judge by")
+        raise RuleError(
+            f"--suggest: the run has no {name} to judge by; name a score that it has, such as --suggest blur=30%"
+        )
     count = math.ceil(percent * len(scored) / 100)
     first = {"high": len(scored) - count, "low": 0, "middle": (len(scored) - count) // 2}[of]
     low, high = scored[first], scored[first + count - 1]

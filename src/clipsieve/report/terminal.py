@@ -26,7 +26,7 @@ from clipsieve.report.numbers import (
     distributions,
     error_kinds,
     funnel,
-    harsh_rules,
+    warnings,
 )
 from clipsieve.report.values import Scores
 from clipsieve.report.words import close_told, duplicates, more_kinds, number
@@ -51,7 +51,7 @@ def funnel_table(counts: Counts, rules: Sequence[str]) -> RenderableType:
             Text(printable(row.step)), "" if row is rows[0] else f"{row.out:,}", f"{row.left:,}", f"{share} {bar}"
         )
     lines: list[RenderableType] = [table, Text(""), Text(totals(counts))]
-    lines += [Text(f"warning: {printable(told)}", style="yellow") for told in harsh_rules(counts)]
+    lines += [Text(f"warning: {printable(told)}", style="yellow") for told in warnings(counts)]
     return Group(*lines)
 
 

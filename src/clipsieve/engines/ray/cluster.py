@@ -165,7 +165,8 @@ def _connect(ray: Any, address: str, who: str) -> None:
         first = str(failure).strip().split("\n", 1)[0].rstrip(".")
         raise EngineError(
             f"cannot connect to a Ray cluster at {address}{who}: {first}; "
-            "start one (`ray start --head`), give its --address, or leave that out to use this machine alone"
+            "start one (`ray start --head`), give its --address, or leave that out to use this machine alone; "
+            "where the cluster wants a token, set RAY_AUTH_MODE=token"
         ) from None
 
 

@@ -62,7 +62,7 @@ def page(facts: Facts, scores: Scores, examples: Examples, pictures: Mapping[int
         "facts": facts,
         "counts": facts.counts,
         "funnel": numbers.funnel(facts.counts, facts.steps),
-        "harsh": list(numbers.harsh_rules(facts.counts)),
+        "harsh": list(numbers.warnings(facts.counts)),
         "close": close_told(close, numbers.CLOSE) if (close := numbers.close_calls(facts.ledger, facts.plan)) else "",
         "cards": (cards := cards_of(scores, facts.plan)),
         "drawn": set().union(*(card.drawn for card in cards)),
