@@ -40,7 +40,7 @@ def run(out: Path, recipe: Recipe) -> None:
     with RunFolder.open(out, recipe.identity(), {"encoder": ColourEncoder.fingerprint}) as folder:
         shards = folder.shards(reader.files(), reader.shards())
         output = Output(out / "output", writers.writer("webdataset", "captions"))
-        output.clean(folder.done("ledger"))
+        output.clean(folder)
         committer = Committer(plan, folder, output, {})
         engine = LocalEngine(
             plan=plan, reader=reader, encoder=ColourEncoder(), sink=committer,

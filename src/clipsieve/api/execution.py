@@ -274,7 +274,7 @@ def committer_of(plan: Plan, folder: RunFolder, encoder: str | None, filters: Se
             prefix=write.prefix,
             embed=write.embed,
         )
-        output.clean(folder.done("ledger"))
+        output.clean(folder)
     return Committer(plan, folder, output, about, filters)
 
 

@@ -7,7 +7,7 @@ commits their scores, then a selection runs over all scores, and the second writ
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -119,15 +119,17 @@ class Output:
         self.embed = embed
         self.needs_bytes = writer.needs_bytes or embed
 
-    def clean(self, done: Collection[int]) -> None:
-        """Removes what a dead process left of shards that are not ``done``: files half-written, and whole ones.
+    def clean(self, run: RunFolder) -> None:
+        """Removes what a dead process left of shards that ``run`` has no ledger of: files half-written, and whole ones.
 
         A shard that is done again may have fewer files, where a score lies so close to a threshold that another device
         decides otherwise. For who holds the run folder, before others write.
         """
         clean_partials(self.folder, output_name(self.prefix))
+        done = run.done("ledger")
         for shard, path in self._by_shard():
-            if shard not in done:
+            # A listing may show a part late; without its output it would stand for nothing.
+            if shard not in done and not storage.exists(run.part("ledger", shard)):
                 storage.remove(path)
 
     def files(self) -> list[Path]:
