@@ -21,15 +21,15 @@ _BUCKETS = count()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module says in ``STORES`` which it is to be tried against, a test by its own mark."""
+    """A module says in ``STORES`` which it is to be tried against, a test by its own mark; else it is S3."""
     marked = any(mark.args[0] == "server" for mark in metafunc.definition.iter_markers("parametrize"))
-    if "server" in metafunc.fixturenames and not marked:
-        metafunc.parametrize("server", getattr(metafunc.module, "STORES", ("s3",)), indirect=True, scope="session")
+    if "server" in metafunc.fixturenames and hasattr(metafunc.module, "STORES") and not marked:
+        metafunc.parametrize("server", metafunc.module.STORES, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session", name="server")
 def server_fixture(request: pytest.FixtureRequest) -> Iterator[Server]:
-    with serving(request.param) as store:
+    with serving(getattr(request, "param", "s3")) as store:
         yield store
 
 
