@@ -369,7 +369,7 @@ def test_apply_runs_once_at_a_time_tells_how_it_goes_and_keeps_what_is_there(
 
     client = client_of(Answers(served.view, served.thumbnails, served.searcher, Applying(run, work)))
     assert client.get("/api/apply").json() == {"job": None, "suggested": "run-apply"}
-    assert client.post("/api/apply", json={"keep": KEEP, "name": "run"}).json()["error"].startswith("run already exists")
+    assert client.post("/api/apply", json={"keep": KEEP, "name": "run"}).json()["error"].startswith("run already")
     assert client.post("/api/apply", json={"keep": KEEP, "name": "mine", "fill": True}).status_code == 200
     assert "wait until" in client.post("/api/apply", json={"keep": KEEP, "name": "other"}).json()["error"]
     assert client.get("/api/apply").json()["job"]["state"] == "running"
