@@ -30,8 +30,12 @@ import clipsieve
 
 ROOT = Path(__file__).parents[1]
 IMAGES, ROUNDS, CORES = 2000, 3, 2
-SHARDS = {"usual": None, "of one sample": 1, "one of all": 2**40}
-"""``shard_bytes`` of each."""
+SHARDS = {
+    "usual": {},
+    "of one sample": {"shard_rows": 1},
+    "one of all": {"shard_rows": 2**30, "shard_bytes": 2**40},
+}
+"""What the recipe says of the size of each."""
 BUCKET = "clipsieve-benchmark"
 
 
@@ -50,12 +54,9 @@ def case(engine: str, shards: str, source: str, out: str, options: str) -> dict[
 
         ray.init("local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, object_store_memory=2**30)
         ray.get([ray.remote(num_cpus=1)(lambda: time.sleep(1)).remote() for _ in range(CORES)])  # processes are there
-    read: dict[str, Any] = {"path": source}
-    if (size := SHARDS[shards]) is not None:
-        read["shard_bytes"] = size
     began = time.perf_counter()
     run = clipsieve.run(
-        read=read,
+        read={"path": source, **SHARDS[shards]},
         keep=["blur >= 1"],
         write=f"webdataset:{out}/curated",
         out=f"{out}/run",

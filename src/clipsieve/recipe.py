@@ -84,7 +84,9 @@ class Read(_Strict):
     types: Mapping[str, Annotated[str, AfterValidator(_arrow_type)]] = Field(default_factory=dict)
     """Types of such columns by Arrow's names (``float64``, ``string``); one that the source lacks is null."""
     shard_bytes: int | None = Field(default=None, ge=1)
-    """About how many bytes of the source a shard holds, and so how large a file of the output grows."""
+    """About how many bytes of the source a shard holds (64 MiB), and so how large a file of the output grows."""
+    shard_rows: int | None = Field(default=None, ge=1)
+    """How many rows a shard holds at most (1,024), unless one document is longer."""
 
 
 class Keep(_Strict):
@@ -390,6 +392,8 @@ class Recipe(_Strict):
         """What makes this curation this one, as plain values for YAML."""
         values = self.model_dump(mode="json", exclude=set(OF_SPEED))
         values["fetch"] = False if self.fetch is None else self.fetch.identity()
+        if self.read.shard_rows is None:  # run folders of before it was there have none
+            del values["read"]["shard_rows"]
         if self.dedup is not None and self.dedup.against is not None:
             values["dedup"]["against"] = without_password(self.dedup.against)
         return values

@@ -176,7 +176,7 @@ def test_of_documents_some_columns_are_read_in_types_of_ones_own(tmp_path: Path,
     assert written.schema.field("score").type == pa.float64()
 
 
-def test_shard_bytes_say_how_large_a_file_grows(tmp_path: Path) -> None:
+def test_shard_bytes_and_rows_say_how_large_a_file_grows(tmp_path: Path) -> None:
     rows = [
         {"sample_id": f"{number}", "position": 0, "modality": "text", "text_content": f"{number:01000}"}
         for number in range(100)
@@ -185,6 +185,10 @@ def test_shard_bytes_say_how_large_a_file_grows(tmp_path: Path) -> None:
     read = {"path": str(tmp_path / "docs.parquet"), "shard_bytes": 10_000}
     run = clipsieve.run(read=read, write=f"parquet:{tmp_path / 'kept'}", out=tmp_path / "run")
     assert len(run.shards()) == len(list((tmp_path / "kept").iterdir())) > 8
+    (tmp_path / "captions.jsonl").write_text("\n".join('{"image": "a.png", "text": "a"}' for _ in range(1_100)))
+    for rows, shards in ((50, 22), (2_000, 1)):
+        read = {"path": str(tmp_path / "captions.jsonl"), "shard_rows": rows}
+        assert len(clipsieve.run(read=read, out=tmp_path / f"run-{rows}").shards()) == shards
 
 
 def test_documents_of_nothing_but_invalid_rows_go(tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ def test_a_run_too_short_to_tell_gets_no_advice() -> None:
 
 
 def test_tiny_shards_are_to_be_larger_and_where_is_no_model_nobody_speaks_of_encoders() -> None:
-    assert "larger ones (read: {shard_bytes: ...}, in a new run folder)" in advice([usage(shards=5_000)])
+    assert "larger ones (read: {shard_rows: ..., shard_bytes: ...}, in a new run folder)" in advice(
+        [usage(shards=5_000)]
+    )
     assert advice([usage()]).startswith("the CPUs are not busy all the time")
     assert advice([usage(shards=3, workers=1, used=0.8)]).startswith("3 shards are few for 1 CPU: smaller")

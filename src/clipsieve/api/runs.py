@@ -223,7 +223,7 @@ def open_source(recipe: Recipe) -> OpenedSource:
         fields=read.fields,
         types={name: pa.type_for_alias(kind) for name, kind in read.types.items()},
         fetch=recipe.fetch,
-        **({"shard_bytes": read.shard_bytes} if read.shard_bytes else {}),
+        **read.model_dump(include={"shard_bytes", "shard_rows"}, exclude_none=True),
     )
 
 

@@ -121,12 +121,12 @@ def advice(found: Sequence[Usage]) -> str:
     if shards < FEW * places:
         return (
             f"{shards:,} shards are few for {places:,} CPU{'s' * (places > 1)}: smaller ones "
-            "(read: {shard_bytes: ...}, in a new run folder) keep more of them busy"
+            "(read: {shard_rows: ...}, in a new run folder) keep more of them busy"
         )
     if sum(one.busy for one in found if one.operator != ENCODE) < TINY_S * shards:
         return (
             "shards are so small that the cluster's own work takes most of the time: larger ones "
-            "(read: {shard_bytes: ...}, in a new run folder) spare it"
+            "(read: {shard_rows: ..., shard_bytes: ...}, in a new run folder) spare it"
         )
     idle = "the CPUs are not" if encoders is None else "neither the encoders nor the CPUs are"
     return f"{idle} busy all the time: they wait for storage; raise --workers"
