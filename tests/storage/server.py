@@ -124,6 +124,15 @@ def denied(_: Answer) -> Answer:
     return _error("403 Forbidden", "AccessDenied", "Access Denied")
 
 
+def busy(_: Answer) -> Answer:
+    """What MinIO says, by a code that S3 does not have."""
+    return _error("503 Service Unavailable", "SlowDownRead", "Resource requested is unreadable, please slow down")
+
+
+def elsewhere(_: Answer) -> Answer:
+    return _error("400 Bad Request", "AuthorizationHeaderMalformed", "the region 'us-east-1' is wrong")
+
+
 def _error(status: str, code: str, message: str) -> Answer:
     """In the words of S3, which Azure shares; Google's are JSON."""
     of_google = {"error": {"code": int(status[:3]), "message": message, "errors": [{"reason": code}]}}

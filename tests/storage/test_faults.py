@@ -48,6 +48,7 @@ READS, ALL = ["GET .*data/i02", "GET .*data/i05"], ["GET .*list-type", "GET .*da
     ("fault", "requests"),
     [
         (wrong.throttled, ALL),
+        (wrong.busy, READS),
         (wrong.reset, ALL),
         (wrong.truncated, READS),
         (wrong.slow, READS),
@@ -146,6 +147,12 @@ def test_a_missing_image_is_a_verdict_and_one_that_may_not_be_read_too(bucket: s
     assert errors[f"{source}/i03.png"] == "missing: no such file"
     assert errors[f"{source}/i04.png"] == "unreadable: permission denied"
     assert run.counts.images.failed == 3
+
+
+def test_a_region_that_is_refused_is_no_fault_of_an_image(bucket: str, store: Server, source: str) -> None:
+    store.goes_wrong("GET .*/data/i04", wrong.elsewhere, times=1000)
+    with pytest.raises(StoreError, match=r"i04.png: the store refuses \(the region 'us-east-1' is wrong\); check the"):
+        clipsieve.run(read=f"{source}/paths.jsonl", out=f"{bucket}/run")
 
 
 def test_a_bucket_that_may_not_be_read(store: Server, source: str) -> None:

@@ -15,9 +15,9 @@ import re
 import stat
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -47,6 +47,8 @@ _HTTP = re.compile(r"https?://", re.IGNORECASE)
 _CHAINED_HTTP = re.compile(r"::https?://", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"://[^/?#]*@")
 _WORD = re.compile(r"[a-z]{1,20}")
+
+Kind = TypeVar("Kind", bound="ImageSource")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,6 +147,11 @@ class ImageSource:
             wanted = MAX_BYTES + 1 if size is None else min(size, MAX_BYTES + 1)
             data = bytes(file.read(wanted))
         return _whole(data, start, size)
+
+
+def as_kind(source: ImageSource, kind: type[Kind], **more: Any) -> Kind:
+    """The same image as another kind of source, with what that kind knows besides."""
+    return kind(**{field.name: getattr(source, field.name) for field in fields(source)}, **more)
 
 
 def _read_remote(path: str, start: int | None, size: int | None) -> bytes:

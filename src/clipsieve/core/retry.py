@@ -12,7 +12,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clipsieve.core.text import printable, without_password
 from clipsieve.errors import StoreError
@@ -58,6 +58,12 @@ _CREDENTIAL_CODES = {
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired", "UnrecognizedClientException",
 }  # fmt: skip
 
+_STORE_CODES = {
+    "AccountProblem", "AllAccessDisabled", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException",
+    "InvalidSecurity", "NotSignedUp", "PermanentRedirect",
+}  # fmt: skip
+"""Codes of S3 by which the account or the region is refused, whatever file is asked for."""
+
 
 class ShortReadError(OSError):
     """Fewer bytes came than the file has there."""
@@ -98,6 +104,8 @@ def _meant(url: str, failure: Exception) -> Exception:
         return StoreError(f"{where}: no credentials were found ({said}); set them by {hint}, then run it again")
     if _named(failure, _CREDENTIALS) or _code(failure) in _CREDENTIAL_CODES or answered == 401:
         return StoreError(f"{where}: the credentials are not accepted ({said}); renew or set them, then run it again")
+    if _code(failure) in _STORE_CODES:
+        return StoreError(f"{where}: the store refuses ({said}); check the account and the region, then run it again")
     if isinstance(failure, PermissionError) or answered == 403 or said.startswith("Forbidden: "):  # gcsfs has no class
         return PermissionError(errno.EACCES, f"access denied ({said})")
     if answered == 404:
@@ -157,16 +165,20 @@ def status(failure: BaseException) -> int | None:
     names = ("status", "status_code", "code")
     told = (of for one in _causes(failure) for of in (one, getattr(one, "response", None)))
     found = (str(getattr(one, name, None)) for one in told for name in names)
-    return next((int(value) for value in found if value.isdigit()), None)
+    told_by_s3 = _answer_of_s3(failure).get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return next((int(value) for value in found if value.isdigit()), told_by_s3)
 
 
 def _code(failure: BaseException) -> str | None:
     """The code by which S3 names an error."""
-    for one in _causes(failure):
-        response = getattr(one, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code"))
-    return None
+    code: str | None = _answer_of_s3(failure).get("Error", {}).get("Code")
+    return code
+
+
+def _answer_of_s3(failure: BaseException) -> dict[str, Any]:
+    """What S3's client keeps of the answer; empty for any other failure."""
+    kept = (getattr(one, "response", None) for one in _causes(failure))
+    return next((response for response in kept if isinstance(response, dict)), {})
 
 
 def _causes(failure: BaseException) -> Iterator[BaseException]:

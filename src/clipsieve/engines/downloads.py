@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pyarrow.parquet as pq
 
 from clipsieve.core.contracts import Reader, Rows, Shard, SourceCounts, SourceFile
-from clipsieve.core.fetch import ImageSource
+from clipsieve.core.fetch import ImageSource, as_kind
 from clipsieve.core.kept import GROUP, SCHEMA, forget, kept_rows
 from clipsieve.core.layout import Layout
 from clipsieve.core.spread import Spread, in_threads
@@ -107,7 +107,10 @@ class Downloads:
             if self._stopped.is_set():  # which may not have seen it
                 downloader.abandon(announcement)
             if not self._keeps:
-                images = [_announced(image, announcement) if image.by_url else image for image in batch.parts.images]
+                images = [
+                    as_kind(image, AnnouncedImage, announcement=announcement) if image.by_url else image
+                    for image in batch.parts.images
+                ]
                 batch.parts = replace(batch.parts, images=images)
         return urls
 
@@ -161,13 +164,6 @@ def sharing_requests(reader: Reader, processes: int) -> Reader:
     shared = copy(reader)
     shared.layout = replace(reader.layout, fetch=policy.model_copy(update=each))
     return shared
-
-
-def _announced(source: ImageSource, announcement: Announcement) -> ImageSource:
-    if source.policy is None:
-        return source
-    known = {field.name: getattr(source, field.name) for field in fields(source)}
-    return AnnouncedImage(**known, announcement=announcement)
 
 
 def with_kept(rows: Rows, shard: int, folders: Sequence[RunFolder]) -> Rows:

@@ -7,10 +7,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from clipsieve.core.fetch import ImageSource
+from clipsieve.core.fetch import ImageSource, as_kind
 from clipsieve.core.ranges import is_http, is_remote
 from clipsieve.core.storage import REQUESTS
 
@@ -53,7 +53,10 @@ class Prefetch:
 
     def begin(self, batch: Batch) -> None:
         """Asks for all images of ``batch`` that are in a store; their bytes are in memory until they are read."""
-        coming = [self._coming(source) if _in_store(source) else source for source in batch.parts.images]
+        coming = [
+            as_kind(source, ComingImage, prefetch=self, request=[Request(source)]) if _in_store(source) else source
+            for source in batch.parts.images
+        ]
         batch.parts = replace(batch.parts, images=coming)
         with self._lock:
             self._waiting.extend(one.request[0] for one in coming if isinstance(one, ComingImage))
@@ -76,10 +79,6 @@ class Prefetch:
         with self._lock:
             self._waiting.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _coming(self, source: ImageSource) -> ComingImage:
-        known = {field.name: getattr(source, field.name) for field in fields(source)}
-        return ComingImage(**known, prefetch=self, request=[Request(source)])
 
     def _ask(self) -> None:
         """Sends what waits on its way, while there is room; for who holds the lock."""

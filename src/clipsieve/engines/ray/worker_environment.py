@@ -74,7 +74,7 @@ class WorkerEnvironment:
     def writing(self, folders: Sequence[Path], prefix: str = "") -> Iterator[WorkerEnvironment]:
         """The same, with a sentinel file in each of ``folders`` until the block ends; an empty folder goes with it.
 
-        Marks are named so that what follows a killed run, whose output files begin with ``prefix``, removes them.
+        Sentinels are named so that what follows a killed run, whose output files begin with ``prefix``, removes them.
         Raises ``OutputError`` where nothing can be written.
         """
         name = f"{TEMPORARY}{prefix}00000.nodes.{secrets.token_hex(4)}"
