@@ -42,6 +42,8 @@ def cluster() -> Iterator[Any]:
     root = str(Path(__file__).parents[3])  # the workers import the tests' filters
     if root not in (before := os.environ.get("PYTHONPATH", "").split(os.pathsep)):
         os.environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, before)])
+    # Else the server of a client may die as it starts: https://github.com/ray-project/ray/issues/63202
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     # A node that is gone is missed after a second, not after half a minute.
     checks = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 250, "health_check_failure_threshold": 4}
     head = {**NODE, "include_dashboard": False, "_system_config": checks, "ray_client_server_port": CLIENT}

@@ -19,7 +19,7 @@ import pytest
 import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
-from clipsieve.engines.ray.cluster import _measured
+from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, _connect, _measured
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
@@ -284,6 +284,25 @@ def test_a_cluster_that_is_not_there_is_one_line(tmp_path: Path, source: Path, m
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(EngineError, match=r"cluster at 127\.0\.0\.1:1 \(which RAY_ADDRESS says\): "):
         curate(source, tmp_path / "run", engine="ray")
+
+
+def test_a_server_of_rays_client_that_did_not_start_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def init(address: str, **_: object) -> None:
+        asked.append(address)
+        if len(asked) < fails:
+            raise ConnectionAbortedError("Initialization failure from server:\nit died\n")
+
+    monkeypatch.setattr("clipsieve.engines.ray.cluster._check_reachable", lambda address: None)
+    fails = CLIENT_ATTEMPTS
+    _connect(SimpleNamespace(init=init), "ray://head", "")
+    assert len(asked) == fails
+    asked.clear()
+    fails = 100
+    with pytest.raises(EngineError, match="at ray://head: Initialization failure from server: it died; start one"):
+        _connect(SimpleNamespace(init=init), "ray://head", "")
+    assert len(asked) == CLIENT_ATTEMPTS
 
 
 def test_where_a_run_goes_is_no_part_of_its_identity() -> None:

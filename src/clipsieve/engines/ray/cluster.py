@@ -39,6 +39,12 @@ REMIND_S = 60
 STUCK_S = 60 * 60
 """How long nothing may move before the run ends: longer than any shard takes, and than a new node takes to start."""
 
+CLIENT_ATTEMPTS = 4
+"""How often Ray's client is given a server of its own: as Ray starts it, it now and then dies or hangs at once.
+
+See https://github.com/ray-project/ray/issues/63202.
+"""
+
 CLIENT_PORT = 10001
 """The port of Ray's client when ``ray://HOST`` names no port."""
 
@@ -159,12 +165,18 @@ def _connect(ray: Any, address: str, who: str) -> None:
         variables["RAY_USAGE_STATS_ENABLED"] = "0"  # what we start here reports to nobody
     try:
         _check_reachable(address)
-        with _suppress_stderr(), _environment(variables):
-            ray.init(address=address, **options)
+        for attempt in range(1, CLIENT_ATTEMPTS + 1):
+            try:
+                with _suppress_stderr(), _environment(variables):
+                    ray.init(address=address, **options)
+                return
+            except ConnectionAbortedError:
+                if attempt == CLIENT_ATTEMPTS:
+                    raise
     except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError, OSError) as failure:
-        first = str(failure).strip().split("\n", 1)[0].rstrip(".")
+        said = " ".join(str(failure).split())[:200].rstrip(".")
         raise EngineError(
-            f"cannot connect to a Ray cluster at {address}{who}: {first}; "
+            f"cannot connect to a Ray cluster at {address}{who}: {said}; "
             "start one (`ray start --head`), give its --address, or leave that out to use this machine alone; "
             "where the cluster wants a token, set RAY_AUTH_MODE=token"
         ) from None
