@@ -1,6 +1,8 @@
 # Everything a newcomer or a developer runs. `make demo` shows what Clipsieve does; `make test` proves it.
 PYTHON ?= python3
 BIN := .venv/bin
+# Modules are compiled as they are imported: compiling all of them at once takes a minute longer.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test check format bench clean
 
@@ -8,11 +10,11 @@ BIN := .venv/bin
 	$(PYTHON) -m venv .venv
 
 .venv/installed: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(PIP) -e .
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	touch $@
 
 demo: .venv/installed  ## Generate the sample data, curate it, compare with the planted truth

@@ -880,8 +880,11 @@ def test_store_denied(folder: Path, bucket: str, store: Server, clipsieve: Clips
 
 def test_ctrl_c(folder: Path, clipsieve: Clipsieve) -> None:
     (folder / "large.png").write_bytes(image_bytes("red", (160, 120)))
-    json_lines(folder / "rows.jsonl", *[{"image": "large.png", "id": str(i)} for i in range(9000)])  # 9 shards
-    command = ("run", "--read", "rows.jsonl", "--keep", "blur >= 100", "--write", "jsonl", "-q")
+    json_lines(folder / "rows.jsonl", *[{"image": "large.png", "id": str(i)} for i in range(2700)])
+    (folder / "recipe.yaml").write_text(
+        "read: {path: rows.jsonl, shard_rows: 300}\nkeep: [blur >= 100]\nwrite: jsonl\n"
+    )
+    command = ("run", "recipe.yaml", "-q")
     process = subprocess.Popen(
         [*COMMAND, *command, "--out", "run", "--workers", "1"], stderr=subprocess.PIPE, text=True
     )

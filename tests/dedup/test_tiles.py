@@ -95,8 +95,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("spread", [serially, in_threads, twice])
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("spread", [in_threads, twice])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(case=vectors(), threshold=THRESHOLDS)
 def test_equals_the_search_in_one_process(
     case: tuple[Case, np.ndarray, np.ndarray], threshold: float, spread: Spread

@@ -25,7 +25,7 @@ from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
-from tests.engines.ray.conftest import CLIENT, NODE, contents, curate
+from tests.engines.ray.conftest import CLIENT, contents, curate
 from tests.engines.ray.hooks import Hook
 from tests.fakes import image_bytes
 
@@ -245,17 +245,6 @@ def test_a_recipe_in_a_file_may_be_told_where_to_run(tmp_path: Path, source: Pat
         clipsieve.run(file, out=tmp_path / "run", engine="local", address="auto")
     with pytest.raises(RecipeError, match="a recipe or its parts, not both"):
         clipsieve.run(file, out=tmp_path / "run", vectors=True)
-
-
-def test_encoders_go_to_nodes_with_a_gpu(cluster: Any, source: Path, tmp_path: Path) -> None:
-    recipe: dict[str, Any] = {"model": "demo", "keep": ["clip_score >= 0.2"]}
-    here = curate(source, tmp_path / "here", **recipe)
-    node = cluster.add_node(**NODE, num_gpus=1)  # Ray believes it; the model finds none and uses the CPU
-    try:
-        there = curate(source, tmp_path / "there", **recipe, engine="ray")
-    finally:
-        cluster.remove_node(node)
-    assert there.counts == here.counts
 
 
 def test_a_model_that_no_node_has_is_one_line(cluster: Any, source: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_an_encoder_on_a_gpu_that_is_killed_while_it_starts(
         cluster.remove_node(node)
     assert list(marks.iterdir()) == [marks / "died"]
     curate(source, tmp_path / "local", **MODEL)
-    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")  # the node's GPU is none: it used the CPU
 
 
 def test_the_driver_that_is_killed(cluster: Any, source: Path, tmp_path: Path, marks: Path, whole: Any) -> None:
