@@ -575,6 +575,7 @@ REQUESTS: dict[str, Request] = {
     "one-tar": read(ONE, "--write", "webdataset:kept.tar"),
     "prefix-of-one-file": write("{jsonl: kept.jsonl, prefix: x-}"),
     "climbing-prefix": write("{jsonl: kept/, prefix: ../x-}"),
+    "prefix-like-a-shard": write("{jsonl: kept/, prefix: 20240101-}"),
     "embedded-captions": write("{parquet: kept/, embed: true}"),
     "scores-without-write": read(ONE, "--scores"),
     "unfit-format": read(documents(GOOD_REF), "--write", "csv"),

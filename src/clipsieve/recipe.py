@@ -110,7 +110,7 @@ class Write(_Strict):
     """Adds the scores as columns."""
     prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*[_.-])?$")] = ""
     """Begins the names of the files, so that runs with different ones can share a folder; ends in ``-``, ``_`` or
-    ``.``."""
+    ``.``, and holds nothing that reads like the number of a shard."""
     embed: bool = False
     """Writes the bytes of images into the rows of documents, where they were somewhere else."""
 
@@ -126,6 +126,10 @@ class Write(_Strict):
             raise ValueError(f"a webdataset is a folder of tars; give a folder, such as {str(self.path)[:-4]}/")
         if self.single_file and (self.samples_per_shard is not None or self.prefix):
             raise ValueError(f"{self.path} is one file; give a folder, or leave samples_per_shard and prefix out")
+        if re.search(r"\d{5,}[-.]", self.prefix):
+            raise ValueError(
+                f"prefix {self.prefix!r} reads like the number of a shard, of a run without one; let _ follow the digits"
+            )
         return self
 
     @property

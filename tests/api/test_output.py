@@ -79,6 +79,8 @@ def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> 
         ({"jsonl": "kept.jsonl", "prefix": "a-"}, "kept.jsonl is one file; give a folder"),
         ({"jsonl": "kept/", "prefix": "../a-"}, "write.prefix"),
         ({"jsonl": "kept/", "prefix": "a"}, "write.prefix"),
+        ({"jsonl": "kept/", "prefix": "20240101-"}, "prefix '20240101-' reads like the number of a shard"),
+        ({"jsonl": "kept/", "prefix": "a_20240101.b-"}, "prefix 'a_20240101.b-' reads like the number of a shard"),
         ({"jsonl": "kept.jsonl.gz"}, "kept.jsonl.gz reads like one file of another kind; one file ends in .jsonl"),
         ({"parquet": "kept.csv"}, "kept.csv reads like one file of another kind; one file ends in .parquet"),
         ({"parquet": "kept/", "embed": True}, "write.embed is for documents; captions samples keep their images"),

@@ -609,12 +609,12 @@ def test_overwrite_removes_what_runs_wrote_and_nothing_else(tmp_path: Path) -> N
     pipeline = run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out), mode="overwrite"))
     assert pipeline.last_run is not None
     stem = pipeline.last_run.path.name
-    assert files(out) == sorted([f"{stem}-00000.parquet", "deeper", "notes.txt"])
+    assert files(out) == sorted([f"{stem}_00000.parquet", "deeper", "notes.txt"])
     assert files(out / ".clipsieve") == sorted([stem, "mine"])
     assert path.exists()
 
 
-@pytest.mark.parametrize("other", ["images.tar", "part.parquet", "link.parquet", "0123456789ab-00000.parquet"])
+@pytest.mark.parametrize("other", ["images.tar", "part.parquet", "link.parquet", "0123456789ab_00000.parquet"])
 def test_overwrite_refuses_a_folder_with_files_that_no_run_there_wrote(tmp_path: Path, other: str) -> None:
     path, out = raw(tmp_path, image("a", 0)), tmp_path / "out"
     run(InterleavedParquetReader(str(path)), InterleavedParquetWriterStage(str(out)))

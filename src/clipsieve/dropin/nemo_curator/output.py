@@ -56,7 +56,7 @@ class Place:
     @property
     def prefix(self) -> str:
         """The beginning of its files' names."""
-        return f"{self.stem}-"
+        return f"{self.stem}_"
 
     @property
     def run(self) -> Path:
@@ -104,23 +104,23 @@ def _make_room(
     old = [place, *(other for other in _recorded(place.folder) if overwrite and other != place)]
     files = [path for one in old for path in one.files()]
     others = [path for path in _outputs(place.folder) if path not in files]
-    runs = [one.run for one in old if one.run.is_dir() and not one.run.is_symlink()]
-    if files or runs or (others and overwrite):
+    there = [one for one in old if one.run.is_dir() and not one.run.is_symlink()]
+    if files or there or (others and overwrite):
         source = open_source(recipe_at(place))  # what cannot be read at all costs nothing of what is there
-        _check_not_read([*files, *(others if overwrite else ())], runs, source, reader)
+        _check_not_read([*files, *(others if overwrite else ())], [one.run for one in there], source, reader)
     if others and overwrite:
         raise OutputError(
             f"{others[0]}: mode='overwrite' removes only what runs wrote that are recorded in {place.folder / RUNS}; "
             "remove it by hand or choose another folder"
         )
     with ExitStack() as held:
-        for run in runs:
-            held.enter_context(closing(_locked(run)))
+        for one in there:
+            held.enter_context(closing(_locked(one.run)))
         for path in files:
             path.unlink()
-        for run in runs:
-            shutil.rmtree(run)
-            clean_partials(place.folder, output_name(f"{run.name}-"))
+        for one in there:
+            shutil.rmtree(one.run)
+            clean_partials(place.folder, output_name(one.prefix))
     if others:
         log.info("%s also holds %d files that this pipeline did not write; they stay", place.folder, len(others))
 
