@@ -128,7 +128,7 @@ class Write(_Strict):
             raise ValueError(f"{self.path} is one file; give a folder, or leave samples_per_shard and prefix out")
         if re.search(r"\d{5,}[-.]", self.prefix):
             raise ValueError(
-                f"prefix {self.prefix!r} reads like the number of a shard, of a run without one; let _ follow the digits"
+                f"prefix {self.prefix!r} reads like a shard's number; put _ after the digits"
             )
         return self
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import fsspec
 import pytest
 
+from clipsieve.api.runs import open_source
 from clipsieve.engines.commit import output_name
 from clipsieve.engines.ray import worker_environment
-from clipsieve.engines.ray.worker_environment import WorkerEnvironment
+from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
 from clipsieve.errors import EngineError, OutputError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import clean_partials
@@ -63,6 +65,25 @@ def test_a_source_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
     assert environment.read == (str(tmp_path / "images"),)
     shutil.rmtree(tmp_path / "images")
     with pytest.raises(EngineError, match=r"does not see the .*/images that .*: source and images must be the same"):
+        environment.apply()
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_empty_folder_in_place_of_the_images_is_not_enough(tmp_path: Path, scheme: str) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    paths = [images / f"{number}.png" for number in range(5)]
+    for path in paths[1:]:
+        path.write_bytes(b"an image")
+    fsspec.filesystem("memory").pipe("/rows.csv", "\n".join(["image", *(f"{scheme}{path}" for path in paths)]).encode())
+    reader = open_source(Recipe.build({"read": "memory://rows.csv"}))
+    environment = WorkerEnvironment(folder=".").reading(some_images(reader, reader.shards()))
+    assert environment.read == tuple(map(str, paths[1 : 1 + PROBES]))
+    environment.apply()
+    worker_environment._check_seen.cache_clear()  # as another process
+    for path in paths[1:]:
+        path.unlink()
+    with pytest.raises(EngineError, match=r"does not see the .*/images/1\.png that .*: source and images must be"):
         environment.apply()
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from clipsieve.engines.ray.failures import import_ray, translate_ray_errors
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
 from clipsieve.engines.ray.spread import CPUS, InTasks
-from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, image_folders
+from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
 from clipsieve.errors import EngineError, RecipeError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Cluster:
     def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:
         """The cluster for a run over ``shards``: all nodes must see their images and the folders of the committer."""
         prefix = committer.output.prefix if committer.output is not None else ""
-        images = image_folders(reader, shards)
+        images = some_images(reader, shards)
         with self.environment.reading(images).writing(committer.folders, prefix) as environment:
             yield replace(self, environment=environment)
 

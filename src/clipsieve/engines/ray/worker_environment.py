@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,16 +100,17 @@ class WorkerEnvironment:
                     folder.rmdir()
 
 
-def image_folders(reader: Reader, shards: Sequence[Shard]) -> list[str]:
-    """The folders of some of the images, where they are files beside a source on this machine."""
-    if not shards or not is_of_machine(shards[0].pieces[0].path):
+def some_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
+    """The paths of some of the images that rows name: an empty mount point would show a folder, and no image in it."""
+    if not shards:
         return []
     try:
         batch = Batch.from_rows(reader.read(shards[0]), reader.layout)
     except ClipsieveError:  # the engine tells of it
         return []
-    paths = [image.path for image in batch.parts.images if image.path and image.data is None and not image.by_url]
-    return [os.path.dirname(path) for path in paths[:PROBES]]
+    paths = (image.path for image in batch.parts.images if image.path and image.data is None)
+    local = (path.removeprefix("file://") for path in paths)
+    return list(islice((path for path in local if is_of_machine(path) and os.path.exists(path)), PROBES))
 
 
 def is_of_machine(path: str) -> bool:
