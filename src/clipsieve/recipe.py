@@ -127,9 +127,7 @@ class Write(_Strict):
         if self.single_file and (self.samples_per_shard is not None or self.prefix):
             raise ValueError(f"{self.path} is one file; give a folder, or leave samples_per_shard and prefix out")
         if re.search(r"\d{5,}[-.]", self.prefix):
-            raise ValueError(
-                f"prefix {self.prefix!r} reads like a shard's number; put _ after the digits"
-            )
+            raise ValueError(f"prefix {self.prefix!r} reads like a shard's number; put _ after the digits")
         return self
 
     @property

@@ -8,9 +8,12 @@ import io
 import json
 import os
 import tarfile
+import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import fsspec
 import pytest
@@ -32,6 +35,26 @@ def root(tmp_path: Path) -> str:
         member.size = len(DATA)
         tar.addfile(member, io.BytesIO(DATA))
     return str(tmp_path)
+
+
+def test_many_threads_read_the_index_of_a_tar_once(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    begun = threading.Barrier(8)
+
+    def opening(path: str) -> BinaryIO:
+        opened.append(path)
+        time.sleep(0.1)
+        return io.BytesIO((Path(root) / "photos.tar").read_bytes())
+
+    def read(_: int) -> bytes:
+        begun.wait()
+        return ImageSource(path="memory://photos.tar", member="a/cat.jpg").read()
+
+    fsspec.filesystem("memory").pipe("/photos.tar", (Path(root) / "photos.tar").read_bytes())
+    monkeypatch.setattr(fetch, "open_stream", opening)
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(read, range(8))) == [DATA] * 8
+    assert opened == ["memory://photos.tar"]
 
 
 @pytest.mark.parametrize(

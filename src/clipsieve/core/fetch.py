@@ -25,6 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from clipsieve.core.descriptors import out_of_files
 from clipsieve.core.ranges import is_remote, open_stream, read_range, read_whole
+from clipsieve.core.recent import Recent
 from clipsieve.core.retry import in_words
 from clipsieve.core.text import without_password
 from clipsieve.errors import ImageError, StoreError
@@ -209,23 +210,27 @@ def _checked(data: bytes) -> bytes:
     return data
 
 
-@lru_cache(maxsize=8)
-def _members(path: str, version: tuple[int, int] | None) -> Mapping[str, tuple[int, int]]:
-    """Where the members of a tar are; ``version`` tells one file of a path from another."""
+def _members(path: str) -> Mapping[str, tuple[int, int]]:
+    """Where the members of a tar are."""
     opened = open_stream(path) if is_remote(path) else fsspec.open(path, "rb")
     with opened as file, tarfile.open(fileobj=file, mode="r:") as tar:
         return {info.name: (info.offset_data, info.size) for info in tar if info.isfile()}
 
 
+_MEMBERS: Recent[Mapping[str, tuple[int, int]]] = Recent(8)
+"""Where the members of the last few tars are, by path and version: of the threads that ask, one reads a tar through."""
+
+
 def _member_range(path: str, member: str) -> tuple[int, int]:
+    members = _MEMBERS.get((path, _version(path)), lambda: _members(path))
     try:
-        return _members(path, _version(path))[member]
+        return members[member]
     except KeyError:
         raise ImageError(f"missing: no member {member!r} in the tar") from None
 
 
 def _version(path: str) -> tuple[int, int] | None:
-    """Size and time of a local file, which is quick to ask; None for any other."""
+    """Size and time of a local file, which tell one of a path from another and are quick to ask; None for others."""
     local = path.removeprefix("file://")
     if "://" in local:
         return None

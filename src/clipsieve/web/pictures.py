@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipsieve.api.pictures import Pictures
+from clipsieve.core.recent import Recent
 from clipsieve.core.threads import cores
 from clipsieve.core.thumbnail import as_jpeg
-from clipsieve.web.recent import Recent
 
 TILE, LARGE, FULL = 320, 1600, 16_384
 SIDES = (TILE, LARGE, FULL)

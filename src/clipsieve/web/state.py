@@ -20,6 +20,7 @@ from clipsieve.api.added import whole_ledger
 from clipsieve.api.runs import Run
 from clipsieve.api.tuning import Tuning
 from clipsieve.core.ledger import is_numeric
+from clipsieve.core.recent import Recent
 from clipsieve.core.replay import BESIDE, Decision
 from clipsieve.core.rules import Rule, parse
 from clipsieve.core.text import printable
@@ -28,7 +29,6 @@ from clipsieve.runfolder import RunFolder
 from clipsieve.web import queries
 from clipsieve.web.queries import Groups, Histogram, Numbers, Past, Rows, Standing, Standings
 from clipsieve.web.questions import Gallery, Rules
-from clipsieve.web.recent import Recent
 
 DECISIONS = 6
 """Decisions that are held, a few MB each at a million rows: those of a drag and of a second tab."""

@@ -7,7 +7,7 @@ from threading import Event
 
 import pytest
 
-from clipsieve.web.recent import Recent
+from clipsieve.core.recent import Recent
 
 
 def test_many_who_ask_at_once_get_the_one_result() -> None:
