@@ -36,6 +36,9 @@ _DIFFERENCES = 3
 OWN_FOLDERS = ("ledger", "scores", "staged", "vectors", "fetched", "added")
 """The folders in a run folder that no output may go to."""
 
+_OWN = re.compile(rf"[^/]*$|({'|'.join(OWN_FOLDERS)})/")
+"""How the names of a run's own files begin: other folders within its own are of others."""
+
 TEMPORARY = ".partial-"
 """Prefix of files and folders that are being written; leftovers of a dead process are removed."""
 
@@ -240,7 +243,7 @@ class RunFolder:
             for name in (".", *OWN_FOLDERS):
                 clean_partials(self.path / name)
         else:
-            clean_partials(self.path)
+            clean_partials(self.path, _OWN)
 
     def _take_lock(self) -> None:
         try:

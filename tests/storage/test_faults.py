@@ -17,6 +17,7 @@ import clipsieve
 from clipsieve.core import kept, ranges, retry, storage
 from clipsieve.core.fetch import ImageSource
 from clipsieve.errors import ClipsieveError, ImageError, SourceError, StoreError
+from clipsieve.runfolder import RunFolder
 from tests.fakes import image_bytes
 from tests.storage import server as wrong
 from tests.storage.conftest import put, write_source
@@ -254,12 +255,15 @@ def test_a_long_file_is_streamed_by_blocks_and_read_anywhere(
 
 def test_uploads_that_a_dead_process_began_are_ended(bucket: str) -> None:
     files, name = fsspec.filesystem("s3"), bucket.removeprefix("s3://")
-    for key in ("run/output/00003.tar", "run/output/other.tar", "elsewhere/00003.tar"):
+    others = {"run/output/other.tar", "run/output/00003/00003.tar", "run/mine/a.bin", "elsewhere/00003.tar"}
+    for key in ("run/output/00003.tar", "run/summary.json", "run/ledger/00003.parquet", *others):
         files.call_s3("create_multipart_upload", Bucket=name, Key=key)
-    named = re.compile(r"\d{5}")
+    named = re.compile(r"\d{5}\.")
     storage.drop_unfinished(storage.place(f"{bucket}/run/output"), named)
+    with RunFolder.open(storage.place(f"{bucket}/run"), {}, {}):
+        pass
     left = files.call_s3("list_multipart_uploads", Bucket=name)["Uploads"]
-    assert {upload["Key"] for upload in left} == {"run/output/other.tar", "elsewhere/00003.tar"}
+    assert {upload["Key"] for upload in left} == others
 
 
 class RefusalError(Exception):

@@ -245,7 +245,8 @@ def remove(path: Path) -> None:
 def drop_unfinished(folder: Path, named: re.Pattern[str] = re.compile("")) -> None:
     """Ends the uploads in parts into a folder of a store that a dead process began and never finished.
 
-    Nobody sees them, but they are paid for. ``named`` says how the names begin of the files that they were to be.
+    Nobody sees them, but they are paid for. ``named`` says how the names begin of the files that they were to be, with
+    the folders within ``folder`` that these are in.
     """
     if is_local(folder) or protocol(str(folder)) not in ("s3", "s3a"):
         return
@@ -257,8 +258,9 @@ def drop_unfinished(folder: Path, named: re.Pattern[str] = re.compile("")) -> No
 
 def end_uploads(files: Any, bucket: str, within: str, named: re.Pattern[str]) -> None:
     """The same in a bucket of S3, by its filesystem."""
-    for upload in _unfinished(files, bucket, f"{within}/" if within else ""):
-        if named.match(upload["Key"].rpartition("/")[2]):
+    folder = f"{within}/" if within else ""
+    for upload in _unfinished(files, bucket, folder):
+        if named.match(upload["Key"].removeprefix(folder)):
             files.call_s3("abort_multipart_upload", Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
 
 
