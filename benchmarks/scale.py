@@ -140,7 +140,7 @@ def show(plans: list[dict[str, Any]]) -> None:
         "GPUs",
         "cores",
         "hours",
-        "GPU hours",
+        "GPU hours while scoring",
         "core hours",
         "bound by",
         "dedup",

@@ -286,13 +286,15 @@ def finish(committer: Committer, source: Reader, began: float, scoring: float, e
         _join(committer.output, place(write.path or ""))
     elsewhere = engine.workers_elsewhere if engine else None
     counted = source.count(elsewhere or in_threads)
+    # A finished run that is run again scores nothing, and keeps the times of when it did.
+    before = {} if engine is None or engine.times.images else Run(folder.path).summary
+    took = {
+        "seconds": round(time.monotonic() - began, 3),
+        "scoring_seconds": round(scoring, 3),
+        **(_timed(engine) if engine else {}),
+    }
     with atomic(folder.path / "summary.json") as file:
-        summary = {
-            "source": {"samples": counted.samples, "images": counted.images},
-            "seconds": round(time.monotonic() - began, 3),
-            "scoring_seconds": round(scoring, 3),
-            **(_timed(engine) if engine else {}),
-        }
+        summary = {**(before or took), "source": {"samples": counted.samples, "images": counted.images}}
         file.write(json.dumps(summary, indent=1).encode())
     finished = Run(folder.path, elsewhere)
     reconcile(finished.counts, counted, on_cluster=isinstance(engine, RayEngine))

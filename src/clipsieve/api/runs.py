@@ -101,7 +101,7 @@ class Run:
         path = self.path / "summary.json"
         if not exists(path):
             return {}
-        with undamaged(path):
+        with undamaged(path, "remove it and run the same command again"):
             return dict(json.loads(read(path)))
 
     @property

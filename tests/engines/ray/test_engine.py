@@ -207,7 +207,10 @@ def test_a_finished_run_is_quick_wherever_it_ran(
     recipe: dict[str, Any] = {"model": "demo", "keep": ["clip_score >= -1"]}
     curate(source, tmp_path / "run", **recipe)
     monkeypatch.setattr(execution, "connected", None)
-    assert curate(source, tmp_path / "run", engine="ray", **recipe).counts.images.total == 48
+    before = clipsieve.Run.open(tmp_path / "run").summary
+    again = curate(source, tmp_path / "run", engine="ray", **recipe)
+    assert again.counts.images.total == 48
+    assert again.summary == before, "nothing was scored: the times of when it was"
 
 
 def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, tmp_path: Path) -> None:
