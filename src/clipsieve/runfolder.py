@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeAlias
@@ -177,9 +177,16 @@ class RunFolder:
         return Path(self._scratch.name)
 
     @classmethod
-    def open(cls, path: Path, identity: Mapping[str, Any], executed: Mapping[str, Any]) -> RunFolder:
+    def open(
+        cls,
+        path: Path,
+        identity: Mapping[str, Any],
+        executed: Mapping[str, Any],
+        say: Callable[[str], None] | None = None,
+    ) -> RunFolder:
         """Takes the folder for the recipe ``identity``; ``executed`` records versions and the encoder.
 
+        With ``say``, who holds a folder in a store and may be dead is waited for, see ``core.lock.locked``.
         Raises ``RunFolderError`` when the folder is no run, is locked, or holds another recipe or encoder.
         """
         folder = cls(path)
@@ -191,7 +198,7 @@ class RunFolder:
                 raise RunFolderError(f"{path} is not empty and not a run folder; give another one with --out")
             if storage.is_local(path):
                 path.mkdir(parents=True, exist_ok=True)
-            folder._take_lock()
+            folder._take_lock(say)
         except ClipsieveError:
             raise
         except OSError as failure:
@@ -245,9 +252,9 @@ class RunFolder:
         else:
             clean_partials(self.path, _OWN)
 
-    def _take_lock(self) -> None:
+    def _take_lock(self, say: Callable[[str], None] | None = None) -> None:
         try:
-            self._lock = locked(self.path / ".lock")
+            self._lock = locked(self.path / ".lock", say)
         except BlockingIOError as holder:
             who = "another process" if storage.is_local(self.path) else f"another process ({holder})"
             raise RunFolderError(f"{self.path} is in use by {who}; wait for it or give another --out") from None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -165,6 +167,43 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(
     storage.put(path, elsewhere % (time.time() - lock.STALE - 1))
     lock.locked(path).close()
     assert not storage.exists(path)
+
+
+def test_who_may_be_dead_is_waited_for(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when the head of a cluster has died, and the job begins anew on another."""
+    monkeypatch.setattr(lock, "LOOKED", 0.0)
+    monkeypatch.setattr(lock, "SETTLED", 0.0)
+    path = storage.place(f"{bucket}/run/.lock")
+    holder = b'{"host": "another", "process": 1, "token": "x", "time": %f}'
+    said: list[str] = []
+    read = storage.read
+
+    def at_third_look(happens: Callable[[], None]) -> None:
+        looked = 0
+
+        def reading(path: Path) -> bytes:
+            nonlocal looked
+            looked += 1
+            if looked == 3:
+                happens()
+            return read(path)
+
+        monkeypatch.setattr(storage, "read", reading)
+
+    storage.put(path, holder % time.time())
+    at_third_look(lambda: monkeypatch.setattr(lock, "STALE", 0.0))
+    lock.locked(path, said.append).close()
+    assert re.fullmatch(
+        f"{bucket}/run is held by process 1 on another, last heard of 0 s ago: waiting for its end, 300 s at most",
+        said[0],
+    )
+    monkeypatch.setattr(lock, "STALE", 300.0)
+    storage.put(path, holder % time.time())
+    at_third_look(lambda: storage.put(path, holder % time.time()))
+    with pytest.raises(BlockingIOError):
+        lock.locked(path, said.append)
+    at_third_look(lambda: storage.remove(path))
+    lock.locked(path, said.append).close()
 
 
 def test_a_holder_shows_that_it_lives_and_gives_way_to_who_took_over(

@@ -68,7 +68,7 @@ def dedup_run(
     _check_scores(old, plan)
     if not storage.exists(out / "summary.json"):
         check_earlier(plan, [out, old.path], old.executed["encoder"])
-    with RunFolder.open(out, recipe.identity(), {**old.executed, **old.passed_on}) as folder:
+    with RunFolder.open(out, recipe.identity(), {**old.executed, **old.passed_on}, progress.say) as folder:
         folder.shards(reader.files(), shards)
         committer = committer_of(plan, folder, old.executed["encoder"])
         done, taken = folder.done("ledger"), folder.done("scores")

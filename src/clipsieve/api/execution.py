@@ -166,7 +166,7 @@ def execute(
             executed["filters"] = [one.name for one in filters]
         if not storage.exists(out / "summary.json"):
             check_earlier(plan, [out], fingerprint)
-        folder = held.enter_context(RunFolder.open(out, recipe.identity(), executed))
+        folder = held.enter_context(RunFolder.open(out, recipe.identity(), executed, progress.say))
         for name, version in folder.began_with.items():
             if (now := here.get(name)) != version:
                 progress.say(f"warning: this run began with {name} {version}, now {now}: scores may differ slightly")

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -25,6 +25,9 @@ REFRESHED = 30.0
 
 STALE = 300.0
 """Seconds after the last one from which on a holder counts as dead, by clocks that may differ by minutes."""
+
+LOOKED = 5.0
+"""Seconds between two looks at a holder elsewhere that may be dead."""
 
 SETTLED = 1.0
 """Seconds that who takes over a dead holder's lock waits, to see whether another one did at the same time."""
@@ -39,13 +42,14 @@ class Lock(Protocol):
     def close(self) -> None: ...
 
 
-def locked(path: Path) -> Lock:
+def locked(path: Path, say: Callable[[str], None] | None = None) -> Lock:
     """The file at ``path``, made when it is not there, held by this process until it is closed.
 
-    Raises ``BlockingIOError`` when another one holds it, with who that is where it is known; ``OSError`` when it cannot
-    be opened.
+    A holder elsewhere, of a lock in a store, may be dead without a sign: with ``say``, which is told of it, its next
+    sign of life is waited for, or that it counts as dead. Raises ``BlockingIOError`` when another one holds the lock,
+    with who that is where it is known; ``OSError`` when it cannot be opened.
     """
-    return _flocked(path) if storage.is_local(path) else LockObject(path)
+    return _flocked(path) if storage.is_local(path) else LockObject(path, say)
 
 
 def _flocked(path: Path) -> BinaryIO:
@@ -61,14 +65,14 @@ def _flocked(path: Path) -> BinaryIO:
 class LockObject:
     """An object that says who holds the lock since when, written anew from time to time while that one lives."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, say: Callable[[str], None] | None) -> None:
         self._path = path
         self._token = secrets.token_hex(8)
         self._closed = threading.Event()
         if not storage.create(path, self._sign()):
             holder = self._holder()
             if holder.get("token") != self._token and _alive(holder):
-                raise BlockingIOError(_described(holder))
+                self._outwait(holder, say)
             storage.put(path, self._sign())
             time.sleep(SETTLED)  # of several that found it abandoned at the same time, the last to write has it
         if self._holder().get("token") != self._token:
@@ -76,6 +80,17 @@ class LockObject:
         _HELD.add(self._token)
         self._thread = threading.Thread(target=self._refresh, name="clipsieve-lock", daemon=True)
         self._thread.start()
+
+    def _outwait(self, holder: Mapping[str, Any], say: Callable[[str], None] | None) -> None:
+        """Returns once ``holder`` is gone or counts as dead. Raises ``BlockingIOError`` when it is known to live."""
+        if say is None or _seen(holder):
+            raise BlockingIOError(_described(holder))
+        longest = holder["time"] + STALE - time.time()
+        say(f"{self._path.parent} is held by {_described(holder)}: waiting for its end, {longest:.0f} s at most")
+        while _alive(now := self._holder()):
+            if now != holder:
+                raise BlockingIOError(_described(now))
+            time.sleep(LOOKED)
 
     def close(self) -> None:
         """Lets go of the lock."""
@@ -117,7 +132,7 @@ def _alive(holder: Mapping[str, Any]) -> bool:
     said, process = holder.get("time"), holder.get("process")
     if not isinstance(said, (int, float)) or time.time() - said > STALE:
         return False
-    if holder.get("machine") != _machine() or not _machine() or not isinstance(process, int):
+    if not _seen(holder) or not isinstance(process, int):
         return True
     try:
         os.kill(process, 0)
@@ -126,6 +141,11 @@ def _alive(holder: Mapping[str, Any]) -> bool:
     except PermissionError:
         return True
     return process != os.getpid() or holder.get("token") in _HELD
+
+
+def _seen(holder: Mapping[str, Any]) -> bool:
+    """Whether the holder would be among the processes that are seen here."""
+    return bool(_machine()) and holder.get("machine") == _machine()
 
 
 def _machine() -> str:
