@@ -267,7 +267,7 @@ class RunFolder:
         changed = [key for key in now if then.get(key) != now[key]]
         if changed:
             shown = changed[:_DIFFERENCES]
-            differences = "; ".join(f"{key}: {_brief(then.get(key))} then, {_brief(now[key])} now" for key in shown)
+            differences = "; ".join(_difference(key, then.get(key), now[key]) for key in shown)
             differences += f"; and {len(changed) - len(shown)} more" if len(changed) > len(shown) else ""
             raise RunFolderError(
                 f"{self.path} holds a run of another recipe ({differences}); give another --out or the old recipe"
@@ -385,6 +385,24 @@ class RunFolder:
         storage.remove(self.path / "staged")
 
 
+def _difference(name: str, then: Any, now: Any) -> str:
+    """What a part of a recipe was and is; of a section only what differs in it."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        keys = [key for key in {**then, **now} if then.get(key) != now.get(key)]
+        return "; ".join(_difference(f"{name}.{key}", then.get(key), now.get(key)) for key in keys)
+    return f"{name}: {_brief(then)} then, {_brief(now)} now"
+
+
 def _brief(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(_said(value), ensure_ascii=False, default=str)
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _said(value: Any) -> Any:
+    """A value without the keys that say nothing; a rule alone stands for itself."""
+    if isinstance(value, list):
+        return [_said(one) for one in value]
+    if isinstance(value, dict):
+        said = {key: _said(one) for key, one in value.items() if one is not None}
+        return said["rule"] if said.keys() == {"rule"} else said
+    return value

@@ -65,7 +65,7 @@ def test_the_same_again_changes_nothing_and_another_threshold_wants_another_fold
     dedup_run(finished, 0.99, out=tmp_path / "out")
     assert contents(tmp_path / "out" / "ledger") == whole
     assert (tmp_path / "out" / "output" / "00000.tar").exists()
-    with pytest.raises(ClipsieveError, match=r"another recipe \(dedup: .*0\.99.* then, .*0\.98.* now\)"):
+    with pytest.raises(ClipsieveError, match=r"another recipe \(dedup.threshold: 0\.99 then, 0\.98 now\)"):
         dedup_run(finished, 0.98, out=tmp_path / "out")
 
 

@@ -14,6 +14,7 @@ import yaml
 from clipsieve.core import storage
 from clipsieve.core.ledger import Counts
 from clipsieve.core.text import without_password
+from clipsieve.core.urls import FetchPolicy
 from clipsieve.engines.usage import Usage, advice
 from clipsieve.plan import Plan
 from clipsieve.report.words import plural
@@ -90,7 +91,10 @@ class Facts:
         """What the recipe says beside its sections; its lists and options are in the recipe itself."""
         recipe = self.plan.recipe
         values = {key: value for key, value in recipe.identity().items() if key not in IN_SECTIONS and key != "scores"}
-        names = [f"{key} {_plain(value)}" for key, value in values.items() if value not in (None, False)]
+        if recipe.fetch is not None:  # what is not said otherwise is as usual
+            usual = FetchPolicy().identity()
+            values["fetch"] = {key: value for key, value in values["fetch"].items() if value != usual[key]}
+        names = [f"{key} {_plain(value)}" for key, value in values.items() if value]
         return [*names, f"scores {' '.join(recipe.scores)}"] if recipe.scores else names
 
     def _time(self) -> str:
@@ -132,4 +136,6 @@ def duration(seconds: float) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_plain(one)}" for key, one in value.items())
     return "on" if value is True else str(value)
