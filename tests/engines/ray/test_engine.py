@@ -6,6 +6,7 @@ import math
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ import pytest
 import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
-from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, _connect, _measured
+from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, Cluster, _connect, _measured
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
@@ -217,16 +218,40 @@ def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, t
         curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
 
 
+def measured(nodes: Sequence[dict[str, float]], **options: Any) -> Cluster:
+    """A cluster whose nodes have these resources, for a recipe with ``options``."""
+    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
+    found = [{"Alive": True, "Resources": resources} for resources in nodes]
+    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
+    recipe = Recipe.build({"read": "a", "engine": "ray", **options})
+    return _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+
+
 @pytest.mark.parametrize(("nodes", "encoders"), [(1, 2), (1, 6), (2, 3), (2, 4), (3, 64), (8, 1)])
 def test_beside_the_encoders_of_a_cpu_there_is_room_for_a_task(nodes: int, encoders: int) -> None:
-    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
-    found = [{"Alive": True, "Resources": {"CPU": 1.0}}] * nodes
-    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
-    recipe = Recipe.build({"read": "a", "engine": "ray", "encoders": encoders})
-    cluster = _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+    cluster = measured([{"CPU": 1.0}] * nodes, encoders=encoders)
     assert cluster.encoder_cpus > 0
     assert round(math.ceil(encoders / nodes) * cluster.encoder_cpus + CPUS, 4) <= 1
     assert cluster.tasks == nodes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "encoders"),
+    [
+        ([1, 1, 1], 0.6, 3),
+        ([3], 0.6, 3),
+        ([2, 1, 0], 0.3, 9),
+        ([2, 1], None, 3),
+        ([3, 1], 2, 1),
+        ([0, 0], None, 2),
+        ([2, 1], 0, 2),
+    ],
+)
+def test_there_are_as_many_encoders_as_find_room_on_the_gpus(
+    gpus: Sequence[float], share: float | None, encoders: int
+) -> None:
+    cluster = measured([{"CPU": 1.0, "GPU": count} for count in gpus], encoder_gpus=share)
+    assert cluster.encoders == (encoders, encoders)
 
 
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:

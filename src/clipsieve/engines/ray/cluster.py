@@ -224,23 +224,23 @@ def _suppress_stderr() -> Iterator[None]:
 def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_grow: bool) -> Cluster:
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = sum(node.get("GPU", 0) for node in nodes)
+    gpus = [node.get("GPU", 0) for node in nodes]
     share = recipe.encoder_gpus
     if share is None:
-        share = 1.0 if gpus and recipe.device.partition(":")[0] in ("auto", "cuda") else 0.0
+        share = 1.0 if any(gpus) and recipe.device.partition(":")[0] in ("auto", "cuda") else 0.0
     if sum(cpus) < 1:
         raise EngineError("the cluster has no CPU for tasks; give a node at least one (`ray start --num-cpus`)")
     if recipe.encoders is None:
-        found = int(gpus / share) if share else sum(count > 0 for count in cpus)
+        found = sum(_room(count, share) for count in gpus) if share else sum(count > 0 for count in cpus)
         encoders = (max(1, found), max(1, found))
     else:
         encoders = recipe.encoders
-    if share and not gpus and not can_grow:
+    if share and not any(gpus) and not can_grow:
         raise RecipeError(
             f"encoder_gpus {share:g}: this machine, on which the cluster was started, has no GPU; leave it out to use "
             "the CPU, or give the --address of a cluster with one"
         )
-    if share and gpus and share > max(node.get("GPU", 0) for node in nodes):
+    if share and any(gpus) and share > max(gpus):
         raise RecipeError(f"encoder_gpus {share:g} is more than any node has")
     by_client = bool(ray.util.client.ray.is_connected())
     return Cluster(
@@ -252,3 +252,8 @@ def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_g
         encoders=encoders,
         by_client=by_client,
     )
+
+
+def _room(gpus: float, share: float) -> int:
+    """Encoders that find room on the GPUs of a node: one is on whole GPUs, or with others on a part of one."""
+    return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share)
