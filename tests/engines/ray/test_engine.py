@@ -254,6 +254,19 @@ def test_there_are_as_many_encoders_as_find_room_on_the_gpus(
     assert cluster.encoders == (encoders, encoders)
 
 
+@pytest.mark.parametrize(
+    ("device", "share", "there"),
+    [("auto", 0, "cpu"), ("auto", 0.5, "auto"), ("auto", None, "auto"), ("cuda:1", 0, "cuda:1"), ("mps", None, "mps")],
+)
+def test_encoders_that_take_no_gpu_are_on_the_cpu_unless_a_device_is_named(
+    device: str, share: float | None, there: str
+) -> None:
+    recipe = Recipe.build({"read": "a", "device": device})
+    placed = measured([{"CPU": 1.0, "GPU": 1.0}], encoder_gpus=share, device=device).placed(recipe)
+    assert placed.device == there
+    assert placed.identity() == recipe.identity()
+
+
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:
     recipe = Recipe.build({"read": "a", "engine": "ray", "encoder_gpus": 1})
     alone = SimpleNamespace(nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])

@@ -45,6 +45,12 @@ def engine_of(images: list[str], folder: Path, fetch: Mapping[str, Any] | None =
         )  # fmt: skip
 
 
+def test_encoders_load_the_model_where_the_cluster_has_placed_it(tmp_path: Path) -> None:
+    with engine_of(["a.png"], tmp_path) as engine:
+        assert engine.plan.recipe.device == "auto"
+        assert engine._job.plan.recipe.device == "cpu"
+
+
 @pytest.mark.parametrize(("tasks", "each"), [(1, (256, 8)), (4, (64, 2)), (96, (2, 1)), (1000, (1, 1))])
 def test_processes_divide_the_requests_of_the_recipe(tasks: int, each: tuple[int, int], tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"image": "https://example.org/a.png", "caption": "red"}\n')

@@ -87,6 +87,11 @@ class Cluster:
         """
         return math.floor(10_000 * ENCODER_CPUS / math.ceil(self.encoders[1] / self.nodes)) / 10_000
 
+    def placed(self, recipe: Recipe) -> Recipe:
+        """The recipe for whoever loads its model: on the CPU where no GPU is taken, though processes may see one."""
+        on_cpu = not self.gpus and recipe.device == "auto"
+        return recipe.model_copy(update={"device": "cpu"}) if on_cpu else recipe
+
     @contextmanager
     def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:
         """The cluster for a run over ``shards``: all nodes must see their images and the folders of the committer."""
@@ -100,7 +105,7 @@ class Cluster:
         import ray
 
         task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(load_model_info)
-        answer = task.remote(self.environment, recipe, prompts)
+        answer = task.remote(self.environment, self.placed(recipe), prompts)
         began = time.monotonic()
         patience = PATIENCE_S
         what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
@@ -158,7 +163,7 @@ def _check_same(ray: Any, address: str) -> None:
 
 def _connect(ray: Any, address: str, who: str) -> None:
     # Ray's core writes to the terminal by itself, such as that an actor whose arguments are lost cannot restart.
-    variables = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    variables = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options["include_dashboard"] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipsieve.core.ledger import Counts
@@ -50,7 +51,7 @@ class RayEngine:
         self._cluster = cluster
         self._meter = Meter()
         self._job = Job(
-            plan=plan,
+            plan=replace(plan, recipe=cluster.placed(plan.recipe)),
             reader=self.reader,
             committer=committer,
             model=model,
