@@ -37,7 +37,7 @@ REMIND_S = 60
 """After how long it is said again."""
 
 STUCK_S = 60 * 60
-"""How long nothing may move before the run ends: longer than any shard takes, and than a new node takes to start."""
+"""How long no node may have loaded the model before the run ends: longer than a new node takes to start."""
 
 CLIENT_ATTEMPTS = 4
 """How often Ray's client is given a server of its own: as Ray starts it, it now and then dies or hangs at once.
