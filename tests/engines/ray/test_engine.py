@@ -98,7 +98,8 @@ def test_ledger_and_output_are_those_of_the_local_engine(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path) -> None:
+def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.engines.ray.engine.ASK_S", 0)
     demo.generate(tmp_path / "data", seed=3, documents=15, pairs=1)
     recipe = {
         "read": {"path": str(tmp_path / "data" / "documents.parquet"), "shard_bytes": 200_000},
@@ -129,6 +130,7 @@ def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path) ->
         assert (tmp_path / "ray" / "output" / tar).read_bytes() == (tmp_path / "local" / "output" / tar).read_bytes()
     assert [one.operator for one in run.facts.operators] == ["prepare", "encode", "write"]
     assert {one.shards for one in run.facts.operators} == {len(run.shards())}
+    assert [one.workers for one in run.facts.operators if one.operator != "encode"] == [2, 2]
 
 
 def test_two_passes_on_a_cluster(cluster: Any, source: Path, tmp_path: Path) -> None:

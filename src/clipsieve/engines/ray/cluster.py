@@ -61,6 +61,7 @@ class Cluster:
     nodes: int
     """Those with a CPU."""
     cpus: int
+    """Those at the start; nodes may join."""
     tasks: int
     """Those that find room at the same time."""
     gpus: float
@@ -86,6 +87,13 @@ class Cluster:
         Rounded down, since Ray itself rounds to four digits.
         """
         return math.floor(10_000 * ENCODER_CPUS / math.ceil(self.encoders[1] / self.nodes)) / 10_000
+
+    def cpus_now(self) -> int:
+        """The CPUs that the cluster has by now."""
+        import ray
+
+        with translate_ray_errors():
+            return int(ray.cluster_resources().get("CPU", 0))
 
     def placed(self, recipe: Recipe) -> Recipe:
         """The recipe for whoever loads its model: on the CPU where no GPU is taken, though processes may see one."""
