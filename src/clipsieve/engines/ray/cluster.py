@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clipsieve.engines.ray.failures import import_ray, translate_ray_errors
+from clipsieve.engines.ray.failures import end, import_ray, translate_ray_errors
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
 from clipsieve.engines.ray.spread import CPUS, InTasks
 from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, image_folders
@@ -120,7 +120,7 @@ class Cluster:
         while not ray.wait([answer], timeout=patience)[0]:
             waited = time.monotonic() - began
             if waited > STUCK_S:
-                ray.cancel(answer)
+                end(ray.cancel, answer)
                 raise EngineError(
                     f"no node with {what} has loaded {recipe.model} within {waited / 60:.0f} min; add one, or say "
                     "--encoder-gpus 0 for the CPU"

@@ -12,7 +12,7 @@ from typing import Any
 
 from clipsieve.core.contracts import Shard
 from clipsieve.engines.ray.cluster import Cluster
-from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.failures import end, translate_ray_errors
 from clipsieve.engines.ray.shard_row import ShardRow, unpacked
 from clipsieve.engines.ray.spread import CPUS, TRIES
 from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
@@ -70,7 +70,7 @@ def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, enc
                 yield from ray.get(driver.rows.remote())
             ray.get(driving)
     finally:
-        ray.kill(driver)
+        end(ray.kill, driver)
 
 
 def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
