@@ -20,7 +20,9 @@ import pytest
 import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
+from clipsieve.engines.ray import pipeline
 from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, Cluster, _connect, _measured
+from clipsieve.engines.ray.pipeline import run_shards
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
@@ -152,6 +154,26 @@ def test_by_rays_client_from_outside_the_cluster(cluster: Any, source: Path, tmp
     command = [sys.executable, "-m", "tests.engines.ray.driven", address, str(source), str(tmp_path)]
     subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=300)
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+class Where:
+    """Drives nothing, and tells of the node that it is on."""
+
+    def drive(self, *_: object) -> None:
+        pass
+
+    def rows(self) -> list[str]:
+        import ray
+
+        context = ray.get_runtime_context()
+        return [context.get_node_id(), *context.get_assigned_resources()]
+
+
+def test_for_a_client_a_run_is_driven_from_the_head_node(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_Driver", Where)
+    of_client: Any = SimpleNamespace(by_client=True)
+    said = set(run_shards(of_client, None, [], encodes=False))
+    assert said == {cluster.head_node.node_id, "node:__internal_head__"}
 
 
 class Locked(Hook):

@@ -27,6 +27,9 @@ and encoders load their weights again.
 IDLE_S = 24 * 60 * 60
 """How long no shard may move on before the run ends: longer than any takes, and than a cluster waits for a node."""
 
+ON_HEAD = {"node:__internal_head__": 0.001}
+"""What only the head node has: with it the cluster goes anyway, while other nodes come and go."""
+
 
 def run_shards(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     """The rows of ``shards`` as they are done, in any order; ``job`` refers to a ``Job``."""
@@ -59,7 +62,7 @@ class _Driver:
 def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     import ray
 
-    driver = ray.remote(num_cpus=0, max_concurrency=2)(_Driver).remote()
+    driver = ray.remote(num_cpus=0, max_concurrency=2, resources=ON_HEAD)(_Driver).remote()
     try:
         with translate_ray_errors():
             # In a list, a reference arrives as one.
