@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
 from clipsieve.engines.ray import pipeline
-from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, Cluster, _connect, _measured
+from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, Cluster, _connect, _lead_to_one, _measured
 from clipsieve.engines.ray.pipeline import run_shards
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
@@ -240,6 +241,44 @@ def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, t
         RecipeError, match=rf"^address 10\.0\.0\.1:6379: .* connected to the cluster at {cluster.address}"
     ):
         curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
+
+
+@pytest.mark.parametrize(
+    ("address", "connected", "same"),
+    [
+        ("10.0.0.7:6379", "10.0.0.7:6379", True),
+        ("head:6379", "10.0.0.7:6379", True),
+        ("head:6380", "10.0.0.7:6379", False),
+        ("other:6379", "10.0.0.7:6379", False),
+        ("nowhere:6379", "10.0.0.7:6379", False),
+        ("localhost:6379", "10.0.0.9:6379", True),
+        ("127.0.0.1:6379", "10.0.0.9:6379", True),
+        ("127.0.0.1:6379", "10.0.0.7:6379", False),
+        ("10.0.0.9:6379", "127.0.0.1:6379", True),
+        ("ray://localhost:10001", "ray://127.0.0.1:10001", True),
+        ("ray://head", "ray://10.0.0.7:10001", True),
+        ("ray://head:10001", "10.0.0.7:10001", False),
+        ("ray://::1:10001", "ray://127.0.0.1:10001", False),
+        ("local", "10.0.0.9:6379", False),
+    ],
+)
+def test_an_address_may_be_written_in_more_than_one_way(
+    address: str, connected: str, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"head": "10.0.0.7", "other": "10.0.0.8", "localhost": "127.0.0.1"}
+
+    def look_up(host: str, port: None) -> list[Any]:
+        if host not in known and not host[0].isdigit():
+            raise socket.gaierror(host)
+        return [(None, None, None, "", (known.get(host, host), 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert _lead_to_one(address, connected, own="10.0.0.9") is same
+
+
+def test_the_connected_cluster_by_another_of_its_addresses(cluster: Any, source: Path, tmp_path: Path) -> None:
+    port = cluster.address.rpartition(":")[2]
+    assert curate(source, tmp_path / "run", engine="ray", address=f"localhost:{port}").counts.images.total == 48
 
 
 def measured(nodes: Sequence[dict[str, float]], **options: Any) -> Cluster:

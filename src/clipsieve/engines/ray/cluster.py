@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -162,11 +162,36 @@ def _check_same(ray: Any, address: str) -> None:
         connected = f"ray://{ray.util.client.ray.get_context().client_worker._conn_str}"
     else:
         connected = ray.get_runtime_context().gcs_address
-    if address not in ("auto", connected):
+    if address != "auto" and not _lead_to_one(address, connected, ray.util.get_node_ip_address()):
         raise RecipeError(
             f"address {address}: this process is connected to the cluster at {connected}; leave the address out to use "
             "that one, or call ray.shutdown() before"
         )
+
+
+def _lead_to_one(address: str, connected: str, own: str) -> bool:
+    """Whether two addresses are of the same cluster, seen from this machine, which is at ``own`` in it."""
+    try:
+        (host, port), (other, other_port) = _host_and_port(address), _host_and_port(connected)
+    except ValueError:
+        return False
+    if address.startswith("ray://") != connected.startswith("ray://") or port != other_port:
+        return False
+    return bool(_known_as(host, own) & _known_as(other, own))
+
+
+def _known_as(host: str, own: str) -> set[str]:
+    """A host and its addresses; where one of them is a loopback, this machine's ``own`` too."""
+    found = {host}
+    with suppress(OSError, UnicodeError):
+        found |= {str(known[4][0]) for known in socket.getaddrinfo(host, None)}
+    return found | {own} if any(one.startswith("127.") or one == "::1" for one in found) else found
+
+
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    """Those of ``HOST:PORT`` or ``ray://HOST:PORT``. Raises ``ValueError`` where they cannot be told apart."""
+    parts = urlsplit(f"//{address.removeprefix('ray://')}")
+    return parts.hostname or "", parts.port or (CLIENT_PORT if address.startswith("ray://") else None)
 
 
 def _connect(ray: Any, address: str, who: str) -> None:
@@ -197,12 +222,10 @@ def _connect(ray: Any, address: str, who: str) -> None:
 
 def _check_reachable(address: str) -> None:
     """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
-    by_client = address.startswith("ray://")
-    if address in ("auto", "local") or ("://" in address and not by_client):
+    if address in ("auto", "local") or ("://" in address and not address.startswith("ray://")):
         return
     try:
-        parts = urlsplit(f"//{address.removeprefix('ray://')}")
-        host, port = parts.hostname, parts.port or (CLIENT_PORT if by_client else None)
+        host, port = _host_and_port(address)
     except ValueError as failure:
         raise OSError(f"{failure}; an address of IPv6 stands in brackets, such as ray://[::1]:{CLIENT_PORT}") from None
     if host and port:
