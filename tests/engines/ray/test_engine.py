@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +176,17 @@ def test_for_a_client_a_run_is_driven_from_the_head_node(cluster: Any, monkeypat
     of_client: Any = SimpleNamespace(by_client=True)
     said = set(run_shards(of_client, None, [], encodes=False))
     assert said == {cluster.head_node.node_id, "node:__internal_head__"}
+
+
+def test_a_connection_that_is_lost_as_the_model_is_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    said: list[str] = []
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=lambda *given: "answer"))
+    monkeypatch.setattr(ray, "wait", Mock(side_effect=[([], ["answer"]), ConnectionError("Client is shutting down.")]))
+    with pytest.raises(EngineError, match=r"the cluster gave up \(ConnectionError: Client is shutting down\.\)"):
+        measured([{"CPU": 1.0}]).model_info(Recipe.build({"read": "a", "model": "demo"}), (), said.append)
+    assert said == ["waiting for a node with a CPU to load demo (0 s so far)"]
 
 
 class Locked(Hook):

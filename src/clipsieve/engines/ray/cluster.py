@@ -113,11 +113,12 @@ class Cluster:
         import ray
 
         task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(load_model_info)
-        answer = task.remote(self.environment, self.placed(recipe), prompts)
+        with translate_ray_errors():
+            answer = task.remote(self.environment, self.placed(recipe), prompts)
         began = time.monotonic()
         patience = PATIENCE_S
         what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
-        while not ray.wait([answer], timeout=patience)[0]:
+        while not _has_come(answer, patience):
             waited = time.monotonic() - began
             if waited > STUCK_S:
                 end(ray.cancel, answer)
@@ -130,6 +131,14 @@ class Cluster:
         with translate_ray_errors():
             model: ModelInfo = ray.get(answer)
         return model
+
+
+def _has_come(answer: Any, patience: float) -> bool:
+    """Whether the result of a task is there, within so many seconds."""
+    import ray
+
+    with translate_ray_errors():
+        return bool(ray.wait([answer], timeout=patience)[0])
 
 
 @contextmanager
