@@ -9,8 +9,8 @@ import pytest
 from clipsieve.engines.usage import Meter, Stamp, Usage, advice
 
 
-def stamp(operator: str, began: float, ended: float) -> Stamp:
-    return Stamp(operator=operator, began=began, ended=ended, process=("node", 1))
+def stamp(operator: str, began: float, ended: float, process: int = 1) -> Stamp:
+    return Stamp(operator=operator, began=began, ended=ended, process=("node", process))
 
 
 def test_stamps_add_up() -> None:
@@ -19,10 +19,18 @@ def test_stamps_add_up() -> None:
     meter.add([stamp("prepare", 100, 104), stamp("encode", 110, 120), stamp("write", 119.9, 120)], 4)
     prepare, encode, write = meter.usage({"prepare": 2, "write": 2})
     assert prepare == Usage(operator="prepare", shards=2, busy=8, waited=None, workers=2, used=0.2, images=7)
-    # Of encoders there were as many as processes were seen.
+    # Of encoders there were as many as processes were seen at a time.
     assert encode == Usage(operator="encode", shards=2, busy=15, waited=3.5, workers=1, used=0.75, images=7)
     # The clock of another node is a little behind: nobody waited less than not at all.
     assert write == Usage(operator="write", shards=2, busy=1.1, waited=0, workers=2, used=0.0275, images=7)
+
+
+def test_a_process_in_the_place_of_one_that_died_counts_once() -> None:
+    meter = Meter()
+    for process, began, ended in [(1, 0, 10), (2, 0, 10), (1, 10, 20), (3, 12, 20), (2, 10, 11), (3, 30, 40)]:
+        meter.add([stamp("encode", began, ended, process)], 1)
+    (encode,) = meter.usage({})
+    assert (encode.workers, encode.used) == (2, round(49 / 80, 4))
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 PREPARE, ENCODE, WRITE = "prepare", "encode", "write"
 
@@ -64,7 +64,7 @@ class Meter:
         self._shards: Counter[str] = Counter()
         self._images: Counter[str] = Counter()
         self._waits: Counter[str] = Counter()
-        self._processes: dict[str, set[tuple[str, int]]] = defaultdict(set)
+        self._lives: dict[str, dict[tuple[str, int], tuple[float, float]]] = defaultdict(dict)
         self._busy: dict[str, float] = defaultdict(float)
         self._waited: dict[str, float] = defaultdict(float)
         self._began = math.inf
@@ -75,7 +75,9 @@ class Meter:
         for stamp in stamps:
             self._shards[stamp.operator] += 1
             self._images[stamp.operator] += images
-            self._processes[stamp.operator].add(stamp.process)
+            lives = self._lives[stamp.operator]
+            first, last = lives.get(stamp.process, (stamp.began, stamp.ended))
+            lives[stamp.process] = (min(first, stamp.began), max(last, stamp.ended))
             self._busy[stamp.operator] += stamp.ended - stamp.began
             self._began = min(self._began, stamp.began)
             self._ended = max(self._ended, stamp.ended)
@@ -85,10 +87,10 @@ class Meter:
             self._waited[after.operator] += max(0.0, after.began - before.ended)
 
     def usage(self, workers: Mapping[str, int]) -> list[Usage]:
-        """That of each operator, of which there were so many ``workers``, else as many as processes were seen, from the
-        first shard's begin to the last's end."""
+        """That of each operator, of which there were so many ``workers``, else the most processes that were at work at
+        a time, from the first shard's begin to the last's end."""
         wall = self._ended - self._began
-        at_work = {name: workers.get(name, len(processes)) for name, processes in self._processes.items()}
+        at_work = {name: workers.get(name) or _most_at_a_time(lives.values()) for name, lives in self._lives.items()}
         return [
             Usage(
                 operator=name,
@@ -101,6 +103,12 @@ class Meter:
             )
             for name, shards in self._shards.items()
         ]
+
+
+def _most_at_a_time(lives: Iterable[tuple[float, float]]) -> int:
+    """How many at most had begun and not ended: one that died and the one in its place count once."""
+    changes = sorted(change for began, ended in lives for change in ((began, 0, 1), (ended, 1, -1)))
+    return max(accumulate(change for _, _, change in changes))
 
 
 def advice(found: Sequence[Usage]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +22,9 @@ import pytest
 import clipsieve
 from clipsieve import demo
 from clipsieve.api import execution
-from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, _connect, _measured
+from clipsieve.engines.ray import pipeline
+from clipsieve.engines.ray.cluster import CLIENT_ATTEMPTS, Cluster, _connect, _lead_to_one, _measured
+from clipsieve.engines.ray.pipeline import run_shards
 from clipsieve.engines.ray.spread import CPUS
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 from clipsieve.errors import CountsError, EngineError, ModelError, RecipeError
@@ -97,7 +102,8 @@ def test_ledger_and_output_are_those_of_the_local_engine(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path) -> None:
+def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipsieve.engines.ray.engine.ASK_S", 0)
     demo.generate(tmp_path / "data", seed=3, documents=15, pairs=1)
     recipe = {
         "read": {"path": str(tmp_path / "data" / "documents.parquet"), "shard_bytes": 200_000},
@@ -128,6 +134,7 @@ def test_with_a_model_texts_prompts_and_vectors(cluster: Any, tmp_path: Path) ->
         assert (tmp_path / "ray" / "output" / tar).read_bytes() == (tmp_path / "local" / "output" / tar).read_bytes()
     assert [one.operator for one in run.facts.operators] == ["prepare", "encode", "write"]
     assert {one.shards for one in run.facts.operators} == {len(run.shards())}
+    assert [one.workers for one in run.facts.operators if one.operator != "encode"] == [2, 2]
 
 
 def test_two_passes_on_a_cluster(cluster: Any, source: Path, tmp_path: Path) -> None:
@@ -149,6 +156,37 @@ def test_by_rays_client_from_outside_the_cluster(cluster: Any, source: Path, tmp
     command = [sys.executable, "-m", "tests.engines.ray.driven", address, str(source), str(tmp_path)]
     subprocess.run([*command, str(tmp_path / "marks")], cwd=Path(__file__).parents[3], check=True, timeout=300)
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+class Where:
+    """Drives nothing, and tells of the node that it is on."""
+
+    def drive(self, *_: object) -> None:
+        pass
+
+    def rows(self) -> list[str]:
+        import ray
+
+        context = ray.get_runtime_context()
+        return [context.get_node_id(), *context.get_assigned_resources()]
+
+
+def test_for_a_client_a_run_is_driven_from_the_head_node(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_Driver", Where)
+    of_client: Any = SimpleNamespace(by_client=True)
+    said = set(run_shards(of_client, None, [], encodes=False))
+    assert said == {cluster.head_node.node_id, "node:__internal_head__"}
+
+
+def test_a_connection_that_is_lost_as_the_model_is_loaded_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    said: list[str] = []
+    monkeypatch.setattr(ray, "remote", lambda **_: lambda work: SimpleNamespace(remote=lambda *given: "answer"))
+    monkeypatch.setattr(ray, "wait", Mock(side_effect=[([], ["answer"]), ConnectionError("Client is shutting down.")]))
+    with pytest.raises(EngineError, match=r"the cluster gave up \(ConnectionError: Client is shutting down\.\)"):
+        measured([{"CPU": 1.0}]).model_info(Recipe.build({"read": "a", "model": "demo"}), (), said.append)
+    assert said == ["waiting for a node with a CPU to load demo (0 s so far)"]
 
 
 class Locked(Hook):
@@ -220,16 +258,91 @@ def test_the_address_of_another_cluster_is_refused(cluster: Any, source: Path, t
         curate(source, tmp_path / "run", engine="ray", address="10.0.0.1:6379")
 
 
+@pytest.mark.parametrize(
+    ("address", "connected", "same"),
+    [
+        ("10.0.0.7:6379", "10.0.0.7:6379", True),
+        ("head:6379", "10.0.0.7:6379", True),
+        ("head:6380", "10.0.0.7:6379", False),
+        ("other:6379", "10.0.0.7:6379", False),
+        ("nowhere:6379", "10.0.0.7:6379", False),
+        ("localhost:6379", "10.0.0.9:6379", True),
+        ("127.0.0.1:6379", "10.0.0.9:6379", True),
+        ("127.0.0.1:6379", "10.0.0.7:6379", False),
+        ("10.0.0.9:6379", "127.0.0.1:6379", True),
+        ("ray://localhost:10001", "ray://127.0.0.1:10001", True),
+        ("ray://head", "ray://10.0.0.7:10001", True),
+        ("ray://head:10001", "10.0.0.7:10001", False),
+        ("ray://::1:10001", "ray://127.0.0.1:10001", False),
+        ("local", "10.0.0.9:6379", False),
+    ],
+)
+def test_an_address_may_be_written_in_more_than_one_way(
+    address: str, connected: str, same: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {"head": "10.0.0.7", "other": "10.0.0.8", "localhost": "127.0.0.1"}
+
+    def look_up(host: str, port: None) -> list[Any]:
+        if host not in known and not host[0].isdigit():
+            raise socket.gaierror(host)
+        return [(None, None, None, "", (known.get(host, host), 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert _lead_to_one(address, connected, own="10.0.0.9") is same
+
+
+def test_the_connected_cluster_by_another_of_its_addresses(cluster: Any, source: Path, tmp_path: Path) -> None:
+    port = cluster.address.rpartition(":")[2]
+    assert curate(source, tmp_path / "run", engine="ray", address=f"localhost:{port}").counts.images.total == 48
+
+
+def measured(nodes: Sequence[dict[str, float]], **options: Any) -> Cluster:
+    """A cluster whose nodes have these resources, for a recipe with ``options``."""
+    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
+    found = [{"Alive": True, "Resources": resources} for resources in nodes]
+    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
+    recipe = Recipe.build({"read": "a", "engine": "ray", **options})
+    return _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+
+
 @pytest.mark.parametrize(("nodes", "encoders"), [(1, 2), (1, 6), (2, 3), (2, 4), (3, 64), (8, 1)])
 def test_beside_the_encoders_of_a_cpu_there_is_room_for_a_task(nodes: int, encoders: int) -> None:
-    client = SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))
-    found = [{"Alive": True, "Resources": {"CPU": 1.0}}] * nodes
-    ray = SimpleNamespace(nodes=lambda: found, util=SimpleNamespace(client=client))
-    recipe = Recipe.build({"read": "a", "engine": "ray", "encoders": encoders})
-    cluster = _measured(ray, recipe, WorkerEnvironment(folder="."), can_grow=False)
+    cluster = measured([{"CPU": 1.0}] * nodes, encoders=encoders)
     assert cluster.encoder_cpus > 0
     assert round(math.ceil(encoders / nodes) * cluster.encoder_cpus + CPUS, 4) <= 1
     assert cluster.tasks == nodes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "share", "encoders"),
+    [
+        ([1, 1, 1], 0.6, 3),
+        ([3], 0.6, 3),
+        ([2, 1, 0], 0.3, 9),
+        ([2, 1], None, 3),
+        ([3, 1], 2, 1),
+        ([0, 0], None, 2),
+        ([2, 1], 0, 2),
+    ],
+)
+def test_there_are_as_many_encoders_as_find_room_on_the_gpus(
+    gpus: Sequence[float], share: float | None, encoders: int
+) -> None:
+    cluster = measured([{"CPU": 1.0, "GPU": count} for count in gpus], encoder_gpus=share)
+    assert cluster.encoders == (encoders, encoders)
+
+
+@pytest.mark.parametrize(
+    ("device", "share", "there"),
+    [("auto", 0, "cpu"), ("auto", 0.5, "auto"), ("auto", None, "auto"), ("cuda:1", 0, "cuda:1"), ("mps", None, "mps")],
+)
+def test_encoders_that_take_no_gpu_are_on_the_cpu_unless_a_device_is_named(
+    device: str, share: float | None, there: str
+) -> None:
+    recipe = Recipe.build({"read": "a", "device": device})
+    placed = measured([{"CPU": 1.0, "GPU": 1.0}], encoder_gpus=share, device=device).placed(recipe)
+    assert placed.device == there
+    assert placed.identity() == recipe.identity()
 
 
 def test_a_gpu_that_will_never_come_is_not_waited_for(tmp_path: Path) -> None:

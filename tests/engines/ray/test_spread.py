@@ -67,6 +67,25 @@ def test_paths_mean_in_a_task_what_they_mean_here(
     assert list(spread()(lambda path: Path(path).exists(), ["here", "there"])) == [True, False]
 
 
+@pytest.mark.parametrize("connected", [True, False])
+def test_what_fails_as_the_connection_is_lost_is_not_hidden(
+    cluster: Any, connected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def cancel(reference: Any) -> None:
+        raise ConnectionError("Client is shutting down.") if connected else RuntimeError("Ray has not been started yet")
+
+    def items() -> Iterator[int]:
+        yield 1
+        monkeypatch.setattr(ray, "cancel", cancel)
+        monkeypatch.setattr(ray, "is_initialized", lambda: connected)
+        raise OutputError("no room")
+
+    with pytest.raises(OutputError, match=r"^no room$"):
+        list(spread()(lambda number: number, items()))
+
+
 def test_what_always_kills_its_process_ends_in_one_line(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipsieve.engines.ray.spread.TRIES", 1)
     with pytest.raises(EngineError, match=r"the cluster gave up .*run the same command again"):

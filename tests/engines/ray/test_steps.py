@@ -13,14 +13,17 @@ import pytest
 
 from clipsieve.api.execution import committer_of
 from clipsieve.api.runs import kept, open_source
+from clipsieve.core.ledger import Counts
 from clipsieve.core.timing import StageTimes
 from clipsieve.core.urls import FetchPolicy, downloads
 from clipsieve.engines import bytestore
 from clipsieve.engines.downloads import sharing_requests
 from clipsieve.engines.ray.cluster import Cluster
 from clipsieve.engines.ray.engine import RayEngine
+from clipsieve.engines.ray.shard_row import packed, unpacked
 from clipsieve.engines.ray.steps import _prepared
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
+from clipsieve.engines.usage import PREPARE, Stamp
 from clipsieve.plan import make_plan
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import RunFolder
@@ -43,6 +46,24 @@ def engine_of(images: list[str], folder: Path, fetch: Mapping[str, Any] | None =
             cluster=cluster, plan=plan, reader=kept(reader, [run.path]), model=None,
             committer=committer_of(plan, run, None), progress=lambda images, counts: None,
         )  # fmt: skip
+
+
+def test_encoders_load_the_model_where_the_cluster_has_placed_it(tmp_path: Path) -> None:
+    with engine_of(["a.png"], tmp_path) as engine:
+        assert engine.plan.recipe.device == "auto"
+        assert engine._job.plan.recipe.device == "cpu"
+
+
+def test_the_cpus_of_nodes_that_join_count_as_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = Stamp(operator=PREPARE, began=0, ended=1, process=("node", 1))
+    (row,) = unpacked(packed({"stamps": [stamp], "counts": Counts()}))
+    found = iter([6, 5])
+    monkeypatch.setattr("clipsieve.engines.ray.engine.ASK_S", 0)
+    monkeypatch.setattr(Cluster, "cpus_now", lambda self: next(found))
+    with engine_of(["a.png"], tmp_path) as four_cpus:
+        monkeypatch.setattr(four_cpus, "_rows", lambda shards: [row, row])
+        four_cpus.run([])
+        assert [one.workers for one in four_cpus.usage] == [6]
 
 
 @pytest.mark.parametrize(("tasks", "each"), [(1, (256, 8)), (4, (64, 2)), (96, (2, 1)), (1000, (1, 1))])

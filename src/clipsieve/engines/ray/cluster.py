@@ -8,12 +8,12 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clipsieve.engines.ray.failures import import_ray, translate_ray_errors
+from clipsieve.engines.ray.failures import end, import_ray, translate_ray_errors
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
 from clipsieve.engines.ray.spread import CPUS, InTasks
 from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
@@ -37,7 +37,7 @@ REMIND_S = 60
 """After how long it is said again."""
 
 STUCK_S = 60 * 60
-"""How long nothing may move before the run ends: longer than any shard takes, and than a new node takes to start."""
+"""How long no node may have loaded the model before the run ends: longer than a new node takes to start."""
 
 CLIENT_ATTEMPTS = 4
 """How often Ray's client is given a server of its own: as Ray starts it, it now and then dies or hangs at once.
@@ -61,6 +61,7 @@ class Cluster:
     nodes: int
     """Those with a CPU."""
     cpus: int
+    """Those at the start; nodes may join."""
     tasks: int
     """Those that find room at the same time."""
     gpus: float
@@ -87,6 +88,18 @@ class Cluster:
         """
         return math.floor(10_000 * ENCODER_CPUS / math.ceil(self.encoders[1] / self.nodes)) / 10_000
 
+    def cpus_now(self) -> int:
+        """The CPUs that the cluster has by now."""
+        import ray
+
+        with translate_ray_errors():
+            return int(ray.cluster_resources().get("CPU", 0))
+
+    def placed(self, recipe: Recipe) -> Recipe:
+        """The recipe for whoever loads its model: on the CPU where no GPU is taken, though processes may see one."""
+        on_cpu = not self.gpus and recipe.device == "auto"
+        return recipe.model_copy(update={"device": "cpu"}) if on_cpu else recipe
+
     @contextmanager
     def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:
         """The cluster for a run over ``shards``: all nodes must see their images and the folders of the committer."""
@@ -100,14 +113,15 @@ class Cluster:
         import ray
 
         task = ray.remote(num_cpus=ENCODER_CPUS, num_gpus=self.gpus)(load_model_info)
-        answer = task.remote(self.environment, recipe, prompts)
+        with translate_ray_errors():
+            answer = task.remote(self.environment, self.placed(recipe), prompts)
         began = time.monotonic()
         patience = PATIENCE_S
         what = f"{self.gpus:g} GPU" if self.gpus else "a CPU"
-        while not ray.wait([answer], timeout=patience)[0]:
+        while not _has_come(answer, patience):
             waited = time.monotonic() - began
             if waited > STUCK_S:
-                ray.cancel(answer)
+                end(ray.cancel, answer)
                 raise EngineError(
                     f"no node with {what} has loaded {recipe.model} within {waited / 60:.0f} min; add one, or say "
                     "--encoder-gpus 0 for the CPU"
@@ -117,6 +131,14 @@ class Cluster:
         with translate_ray_errors():
             model: ModelInfo = ray.get(answer)
         return model
+
+
+def _has_come(answer: Any, patience: float) -> bool:
+    """Whether the result of a task is there, within so many seconds."""
+    import ray
+
+    with translate_ray_errors():
+        return bool(ray.wait([answer], timeout=patience)[0])
 
 
 @contextmanager
@@ -149,16 +171,41 @@ def _check_same(ray: Any, address: str) -> None:
         connected = f"ray://{ray.util.client.ray.get_context().client_worker._conn_str}"
     else:
         connected = ray.get_runtime_context().gcs_address
-    if address not in ("auto", connected):
+    if address != "auto" and not _lead_to_one(address, connected, ray.util.get_node_ip_address()):
         raise RecipeError(
             f"address {address}: this process is connected to the cluster at {connected}; leave the address out to use "
             "that one, or call ray.shutdown() before"
         )
 
 
+def _lead_to_one(address: str, connected: str, own: str) -> bool:
+    """Whether two addresses are of the same cluster, seen from this machine, which is at ``own`` in it."""
+    try:
+        (host, port), (other, other_port) = _host_and_port(address), _host_and_port(connected)
+    except ValueError:
+        return False
+    if address.startswith("ray://") != connected.startswith("ray://") or port != other_port:
+        return False
+    return bool(_known_as(host, own) & _known_as(other, own))
+
+
+def _known_as(host: str, own: str) -> set[str]:
+    """A host and its addresses; where one of them is a loopback, this machine's ``own`` too."""
+    found = {host}
+    with suppress(OSError, UnicodeError):
+        found |= {str(known[4][0]) for known in socket.getaddrinfo(host, None)}
+    return found | {own} if any(one.startswith("127.") or one == "::1" for one in found) else found
+
+
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    """Those of ``HOST:PORT`` or ``ray://HOST:PORT``. Raises ``ValueError`` where they cannot be told apart."""
+    parts = urlsplit(f"//{address.removeprefix('ray://')}")
+    return parts.hostname or "", parts.port or (CLIENT_PORT if address.startswith("ray://") else None)
+
+
 def _connect(ray: Any, address: str, who: str) -> None:
     # Ray's core writes to the terminal by itself, such as that an actor whose arguments are lost cannot restart.
-    variables = {"RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    variables = {"RAY_BACKEND_LOG_LEVEL": "fatal"}
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
         options["include_dashboard"] = False
@@ -184,12 +231,10 @@ def _connect(ray: Any, address: str, who: str) -> None:
 
 def _check_reachable(address: str) -> None:
     """Raises ``OSError`` where nobody listens: Ray itself would try for minutes."""
-    by_client = address.startswith("ray://")
-    if address in ("auto", "local") or ("://" in address and not by_client):
+    if address in ("auto", "local") or ("://" in address and not address.startswith("ray://")):
         return
     try:
-        parts = urlsplit(f"//{address.removeprefix('ray://')}")
-        host, port = parts.hostname, parts.port or (CLIENT_PORT if by_client else None)
+        host, port = _host_and_port(address)
     except ValueError as failure:
         raise OSError(f"{failure}; an address of IPv6 stands in brackets, such as ray://[::1]:{CLIENT_PORT}") from None
     if host and port:
@@ -224,23 +269,23 @@ def _suppress_stderr() -> Iterator[None]:
 def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_grow: bool) -> Cluster:
     nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     cpus = [int(node.get("CPU", 0)) for node in nodes]
-    gpus = sum(node.get("GPU", 0) for node in nodes)
+    gpus = [node.get("GPU", 0) for node in nodes]
     share = recipe.encoder_gpus
     if share is None:
-        share = 1.0 if gpus and recipe.device.partition(":")[0] in ("auto", "cuda") else 0.0
+        share = 1.0 if any(gpus) and recipe.device.partition(":")[0] in ("auto", "cuda") else 0.0
     if sum(cpus) < 1:
         raise EngineError("the cluster has no CPU for tasks; give a node at least one (`ray start --num-cpus`)")
     if recipe.encoders is None:
-        found = int(gpus / share) if share else sum(count > 0 for count in cpus)
+        found = sum(_room(count, share) for count in gpus) if share else sum(count > 0 for count in cpus)
         encoders = (max(1, found), max(1, found))
     else:
         encoders = recipe.encoders
-    if share and not gpus and not can_grow:
+    if share and not any(gpus) and not can_grow:
         raise RecipeError(
             f"encoder_gpus {share:g}: this machine, on which the cluster was started, has no GPU; leave it out to use "
             "the CPU, or give the --address of a cluster with one"
         )
-    if share and gpus and share > max(node.get("GPU", 0) for node in nodes):
+    if share and any(gpus) and share > max(gpus):
         raise RecipeError(f"encoder_gpus {share:g} is more than any node has")
     by_client = bool(ray.util.client.ray.is_connected())
     return Cluster(
@@ -252,3 +297,8 @@ def _measured(ray: Any, recipe: Recipe, environment: WorkerEnvironment, *, can_g
         encoders=encoders,
         by_client=by_client,
     )
+
+
+def _room(gpus: float, share: float) -> int:
+    """Encoders that find room on the GPUs of a node: one is on whole GPUs, or with others on a part of one."""
+    return int(gpus / share) if share >= 1 else int(gpus) * int(1 / share)

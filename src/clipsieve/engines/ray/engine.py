@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipsieve.core.ledger import Counts
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 THREADS = 4
 """Threads of a task that work on images: enough to wait for a few at a time, few enough for the cores of a node."""
 
+ASK_S = 10
+"""After how long the cluster is asked again how many CPUs it has."""
+
 
 class RayEngine:
     """Scores and commits shards on a connected cluster."""
@@ -49,8 +54,10 @@ class RayEngine:
         self.usage: Sequence[Usage] = ()
         self._cluster = cluster
         self._meter = Meter()
+        self._most_cpus = cluster.cpus
+        self._asked = time.monotonic()
         self._job = Job(
-            plan=plan,
+            plan=replace(plan, recipe=cluster.placed(plan.recipe)),
             reader=self.reader,
             committer=committer,
             model=model,
@@ -78,13 +85,21 @@ class RayEngine:
                 continue
             counts: Counts = unpickled(row, "counts")
             self._meter.add(stamps, counts.images.total)
+            self._look_for_cpus()
             self.times.images += counts.images.total
             self.progress(counts.images.total, counts)
-        self.usage = self._meter.usage({PREPARE: self._cluster.cpus, WRITE: self._cluster.cpus})
+        self.usage = self._meter.usage({PREPARE: self._most_cpus, WRITE: self._most_cpus})
         if failed:
             first = failed[min(failed)]
             others = f" (and {len(failed) - 1:,} more shards failed)" if len(failed) > 1 else ""
             raise type(first)(f"{first}{others}; the other shards are done") from first
+
+    def _look_for_cpus(self) -> None:
+        """Counts the CPUs of nodes that have joined, now and then."""
+        now = time.monotonic()
+        if now - self._asked >= ASK_S:
+            self._asked = now
+            self._most_cpus = max(self._most_cpus, self._cluster.cpus_now())
 
     def _rows(self, shards: Sequence[Shard]) -> Iterator[ShardRow]:
         if not shards:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pickle
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from clipsieve.errors import ClipsieveError, EngineError, UsageError
@@ -43,6 +43,15 @@ def translate_ray_errors() -> Iterator[None]:
         raise
     except Exception as failure:
         raise EngineError(_gave_up(failure)) from failure
+
+
+def end(kill: Callable[[Any], Any], what: Any) -> None:
+    """Has ``ray.kill`` or ``ray.cancel`` end what was begun; where the connection is lost, that has ended it."""
+    import ray
+
+    with suppress(ConnectionError):
+        if ray.is_initialized():
+            kill(what)
 
 
 def serialize_error(failure: Exception) -> tuple[bytes, str]:

@@ -11,8 +11,8 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from clipsieve.core.contracts import Shard
-from clipsieve.engines.ray.cluster import STUCK_S, Cluster
-from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.cluster import Cluster
+from clipsieve.engines.ray.failures import end, translate_ray_errors
 from clipsieve.engines.ray.shard_row import ShardRow, unpacked
 from clipsieve.engines.ray.spread import CPUS, TRIES
 from clipsieve.engines.ray.steps import Encode, prepare, request, score_and_write, write
@@ -23,6 +23,12 @@ WAVE = 100_000
 Each takes 8 kB and a millisecond of the driver before the first is begun; between two waves the cluster stands still
 and encoders load their weights again.
 """
+
+IDLE_S = 24 * 60 * 60
+"""How long no shard may move on before the run ends: longer than any takes, and than a cluster waits for a node."""
+
+ON_HEAD = {"node:__internal_head__": 0.001}
+"""What only the head node has: with it the cluster goes anyway, while other nodes come and go."""
 
 
 def run_shards(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
@@ -56,7 +62,7 @@ class _Driver:
 def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     import ray
 
-    driver = ray.remote(num_cpus=0, max_concurrency=2)(_Driver).remote()
+    driver = ray.remote(num_cpus=0, max_concurrency=2, resources=ON_HEAD)(_Driver).remote()
     try:
         with translate_ray_errors():
             # In a list, a reference arrives as one.
@@ -67,7 +73,7 @@ def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, enc
                 yield from ray.get(driver.rows.remote())
             ray.get(driving)
     finally:
-        ray.kill(driver)
+        end(ray.kill, driver)
 
 
 def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
@@ -115,7 +121,7 @@ def _configured() -> Iterator[None]:
             warnings.filterwarnings("ignore", module="ray.data")
             context = DataContext.get_current().copy()
             context.enable_progress_bars = False
-            context.execution_no_progress_timeout_s = STUCK_S
+            context.execution_no_progress_timeout_s = IDLE_S
             context.print_on_execution_start = False
             context.max_consecutive_actor_init_deaths = TRIES  # of those that Ray's core does not start again
             with DataContext.current(context):

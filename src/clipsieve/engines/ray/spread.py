@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from clipsieve.engines.ray.failures import translate_ray_errors
+from clipsieve.engines.ray.failures import end, translate_ray_errors
 from clipsieve.engines.ray.objects import get_object, put_object
 from clipsieve.engines.ray.worker_environment import WorkerEnvironment
 
@@ -48,7 +48,7 @@ class InTasks:
                 yield _result(ahead.popleft())
         finally:
             for waiting in ahead:
-                ray.cancel(waiting)
+                end(ray.cancel, waiting)
 
 
 def _done(environment: WorkerEnvironment, reference: Sequence[Any], item: Any) -> Any:
