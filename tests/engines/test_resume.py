@@ -74,9 +74,9 @@ RECIPE = {"read": "memory", "keep": ["blur >= 100"], "write": "webdataset"}
 
 def test_a_changed_recipe_is_refused_with_the_difference(tmp_path: Path) -> None:
     killed.run(tmp_path, Recipe.build(RECIPE))
-    with pytest.raises(RunFolderError, match=r"another recipe \(keep: \[\"blur >= 100\"\] then, \[\"blur >= 50\"\] now\)"):
+    with pytest.raises(RunFolderError, match=r'another recipe \(keep: \["blur >= 100"\] then, \["blur >= 50"\] now\)'):
         killed.run(tmp_path, Recipe.build({**RECIPE, "keep": ["blur >= 50"]}))
-    with pytest.raises(RunFolderError, match=r"another recipe \(write.prefix: \"\" then, \"a-\" now\)"):
+    with pytest.raises(RunFolderError, match=r'another recipe \(write\.prefix: "" then, "a-" now\)'):
         killed.run(tmp_path, Recipe.build({**RECIPE, "write": {"webdataset": None, "prefix": "a-"}}))
 
 

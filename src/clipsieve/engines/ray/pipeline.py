@@ -62,7 +62,8 @@ class _Driver:
 def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:
     import ray
 
-    driver = ray.remote(num_cpus=0, max_concurrency=2, resources=ON_HEAD)(_Driver).remote()
+    with translate_ray_errors():
+        driver = ray.remote(num_cpus=0, max_concurrency=2, resources=ON_HEAD)(_Driver).remote()
     try:
         with translate_ray_errors():
             # In a list, a reference arrives as one.
