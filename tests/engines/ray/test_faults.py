@@ -48,7 +48,7 @@ def meanwhile(wait_for: Callable[[], Any], then: Callable[[Any], Any]) -> Future
     """Does ``then`` as soon as there is something to wait for, beside the run; the result tells that it was done."""
 
     def watch() -> Any:
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not (found := wait_for()):
             assert time.monotonic() < until, "what was waited for has not come"
             time.sleep(0.05)
@@ -140,7 +140,7 @@ def test_the_driver_that_is_killed(cluster: Any, source: Path, tmp_path: Path, m
     given = [cluster.address, str(source), str(tmp_path), str(marks)]
     driver = subprocess.Popen([*command, *given], cwd=ROOT, stderr=subprocess.PIPE)
     ledger = tmp_path / "run" / "ledger"
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while len(list(ledger.glob("0*.parquet"))) < 2:
         assert driver.poll() is None, driver.stderr and driver.stderr.read().decode()
         assert time.monotonic() < until
