@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import clipsieve as package
+from clipsieve.cli import terminal
 from tests.cli.test_cli import clipsieve
 from tests.fakes import image_bytes
 from tests.pages import Page
@@ -50,9 +51,19 @@ def test_indexing_says_what_it_did(
     assert (done["unchanged"], done["rows"], done["approximate"]["recall"]) == (3, 3, 1.0)
 
 
+def test_piped_results_are_whole(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert clipsieve(monkeypatch, "search", "index", "a red thing", "-k", "3") == 0
+    head, *found = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert head == ["similarity", "caption", "reference"]
+    (hostile,) = [caption for _, caption, _ in found if "script" in caption]
+    assert hostile.endswith("long long")
+
+
 def test_results_fit_eighty_columns_and_cannot_steer_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(terminal.out, "_force_terminal", True)
+    monkeypatch.setattr(terminal.out, "_color_system", None)
     assert clipsieve(monkeypatch, "search", "index", "a red thing", "-k", "3") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["similarity", "caption", "reference"]

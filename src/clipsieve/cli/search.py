@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +13,11 @@ from clipsieve.cli import options as o
 SIMILARITY = 12
 """Columns of the terminal that the similarity takes, with the space behind it."""
 
+HEAD = ("similarity", "caption", "reference")
+
 if TYPE_CHECKING:
     import pyarrow as pa
+    from rich.table import Table
 
     from clipsieve.report.search_page import Question
 
@@ -76,26 +80,36 @@ def _small(image: str) -> bytes:
 
 
 def _print(found: pa.Table, rows: int) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from clipsieve.cli.terminal import out
     from clipsieve.core.text import printable
     from clipsieve.report.search_page import place_of
 
-    width = max(out.width, 40)
+    lines = [
+        (f"{row['similarity']:.4f}", printable(" ".join((row["caption"] or "").split())), printable(place_of(row)))
+        for row in found.select(["similarity", "caption", "reference", "sample_id", "image"]).to_pylist()
+    ]
+    if not lines:
+        out.print("no image passes these rules" if rows else "the index is empty")
+    elif out.is_terminal:
+        out.print(_table(lines, max(out.width, 40)))
+    else:  # whole, for other programs
+        for line in [HEAD, *lines]:
+            typer.echo("\t".join(line))
+
+
+def _table(lines: Sequence[tuple[str, str, str]], width: int) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     captions = (width - SIMILARITY) * 6 // 10
     references = width - SIMILARITY - captions
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("similarity", justify="right", width=SIMILARITY - 2)
-    table.add_column("caption", width=captions - 2, no_wrap=True, overflow="ellipsis")
-    table.add_column("reference", width=references - 2, no_wrap=True, overflow="ellipsis")
-    for row in found.select(["similarity", "caption", "reference", "sample_id", "image"]).to_pylist():
-        place = printable(place_of(row))
+    similarity, caption, reference = HEAD
+    table.add_column(similarity, justify="right", width=SIMILARITY - 2)
+    table.add_column(caption, width=captions - 2, no_wrap=True, overflow="ellipsis")
+    table.add_column(reference, width=references - 2, no_wrap=True, overflow="ellipsis")
+    for similarity, caption, place in lines:
         # The end of a path tells more than its beginning.
         place = place if len(place) < references - 2 else f"…{place[3 - references :]}"
-        table.add_row(
-            f"{row['similarity']:.4f}", Text(printable(" ".join((row["caption"] or "").split()))), Text(place)
-        )
-    nothing = "no image passes these rules" if rows else "the index is empty"
-    out.print(table if len(found) else nothing)
+        table.add_row(similarity, Text(caption), Text(place))
+    return table
