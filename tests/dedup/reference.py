@@ -47,7 +47,7 @@ def integer_distances(vectors: np.ndarray) -> np.ndarray:
     """Steps of 1e-5 below a cosine of 1, in whole numbers throughout; -1 where a row has no direction."""
     rows = vectors.astype(np.float64)
     norms = np.sqrt(np.square(rows).sum(axis=1))
-    fine = np.isfinite(norms) & (norms > 0)
+    fine = (norms > 1e-12) & (norms < 1e12)  # shorter and longer ones count as rows without a direction
     fixed = np.zeros(rows.shape, dtype=np.int64)
     fixed[fine] = np.rint(rows[fine] * (2.0**26 / norms[fine])[:, None]).astype(np.int64)
     cosines = np.rint((fixed @ fixed.T) * (1e5 / 2.0**52)).astype(np.int64).clip(-100_000, 100_000)

@@ -28,7 +28,7 @@ Doubles = npt.NDArray[np.float64]
 class UnitVectors:
     """``ours`` ``(n, dim)`` followed by ``others`` ``(m, dim)`` as one array of unit vectors, converted as asked for.
 
-    ``usable`` ``(n + m,)`` is False for rows without a direction: with NaN or infinity, or all zero.
+    ``usable`` ``(n + m,)`` is False for rows without a direction: with NaN or infinity, or shorter than 1e-12.
     """
 
     def __init__(self, ours: npt.NDArray[np.floating], others: npt.NDArray[np.floating] | None = None) -> None:
