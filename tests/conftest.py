@@ -1,4 +1,5 @@
-"""What tests of several folders share: one real browser in each process, for Playwright allows no second one."""
+"""What tests of several folders share: one real browser in each process, for Playwright allows no second one, and
+property tests that draw the same cases each time."""
 
 from __future__ import annotations
 
@@ -8,9 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
+
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 

@@ -1,4 +1,4 @@
-"""A run that kills its own process at a chosen instant: ``python -m tests.engines.killed OUT before|after N``.
+"""A run that kills its own process at a chosen instant.
 
 The instants are those at which a file gets its final name (an output, a staged file, a committed part): the process
 dies just before or just after the N-th of them. Without an instant, the run goes through.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -64,11 +65,9 @@ def die_at(when: str, count: int) -> None:
     os.replace = replace_or_die  # type: ignore[assignment]
 
 
-if __name__ == "__main__":
-    asked = [word for word in sys.argv[4:] if not word.startswith("dedup")]
-    keep = ["blur >= 100", "clip_score >= 0.5", *asked]
-    if len(sys.argv) > 3 and sys.argv[2] != "never":
-        die_at(sys.argv[2], int(sys.argv[3]))
-    dedup = next((word.split()[1] for word in sys.argv[4:] if word.startswith("dedup")), None)
-    recipe = {"read": "memory", "keep": keep, "dedup": dedup, "write": "webdataset", "vectors": True}
-    run(Path(sys.argv[1]), Recipe.build(recipe))
+def run_and_die(out: Path, when: str | None, count: int, more: Mapping[str, Any]) -> None:
+    """Runs a recipe with ``more`` in it and dies on the way, at no instant if there is no ``when``."""
+    if when is not None:
+        die_at(when, count)
+    recipe = {"read": "memory", "write": "webdataset", "vectors": True, **more}
+    run(out, Recipe.build(recipe))
