@@ -61,6 +61,7 @@ def test_the_page_learns_of_the_run_at_once(client: TestClient) -> None:
     assert {score["name"] for score in about["scores"]} >= {"width", "height", "blur", "clip_score"}
     assert about["search"] == ["run"]
     assert about["dedup"] == "dedup exact"
+    assert about["words"] == [], "a hash is no word to choose by"
     assert about["suggested"] == "run-apply"
 
 

@@ -16,9 +16,6 @@ from clipsieve.web.state import View
 WORDS = 30
 """Values of a text score, such as labels, that are listed."""
 
-MANY = 1000
-"""A text score of more different values is no label but something like a hash."""
-
 
 def about(view: View) -> dict[str, Any]:
     """All of it, as plain values."""
@@ -73,13 +70,15 @@ def _skipped(view: View, name: str) -> Mask:
 
 
 def _is_text(view: View, name: str) -> bool:
-    return name in COLUMNS and bool(pa.types.is_string(view.tuning.schema.field(name).type))
+    """Whether a score is a word, as a label is; a hash says something else of every image."""
+    kind = view.tuning.schema.field(name).type
+    return name in COLUMNS and not name.endswith("_hash") and bool(pa.types.is_string(kind))
 
 
 def _labels(view: View, name: str) -> dict[str, Any] | None:
-    """A text score with its most common values; None for one that says something else of every image."""
+    """A text score with its most common values; None where no image has one."""
     column = pc.drop_null(view.ledger[name])
-    if not 0 < pc.count_distinct(column).as_py() <= MANY:
+    if not len(column):
         return None
     counted = sorted(pc.value_counts(column).to_pylist(), key=lambda item: -item["counts"])
     return {"name": name, "words": [[printable(item["values"]), item["counts"]] for item in counted[:WORDS]]}
