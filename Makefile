@@ -24,7 +24,7 @@ demo: .venv/installed  ## Generate the sample data, curate it, compare with the 
 	$(BIN)/clipsieve demo
 
 test: .venv/installed-dev  ## Run all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed-dev  ## Format, lint, types, floors
 	$(BIN)/ruff format --check .

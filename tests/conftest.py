@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 settings.register_profile("same", derandomize=True)
 settings.load_profile("same")
 
+# What numba compiles for UMAP runs for a moment only.
+os.environ.setdefault("NUMBA_OPT", "0")
+
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
