@@ -236,6 +236,8 @@ def test_labels_are_chosen_by_keys_and_the_last_that_goes_takes_its_rule_along(
     focus = "document.activeElement.textContent"
     with serving(answers_of(labelled)) as there:
         page = open_page(at=there)
+        # No image has a caption: its name stands below it.
+        settled(page, lambda: page.locator("#tiles .caption").first.inner_text().endswith("00.png"))
         page.get_by_role("button", name="red 6").focus()
         page.keyboard.press("Enter")
         settled(page, lambda: kept(page) == 6)
