@@ -132,7 +132,7 @@ async function fetchCaptions() {
 }
 
 function fill(element, found) {
-  element.querySelector(".caption").textContent = said(found) || middle(element.title, 60);
+  element.querySelector(".caption").textContent = said(found) || element.title.split("/").pop();
   if (!found.error) return;
   element.querySelector(".figure").replaceChildren(h("span", { className: "unseen" }, found.error));
   const why = element.querySelector(".why");
