@@ -108,7 +108,7 @@ class Write(_Strict):
     samples_per_shard: int | None = Field(default=None, ge=1)
     scores: bool = False
     """Adds the scores as columns."""
-    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_.-]*[_.-])?$")] = ""
+    prefix: str = ""
     """Begins the names of the files, so that runs with different ones can share a folder; ends in ``-``, ``_`` or
     ``.``, and holds nothing that reads like the number of a shard."""
     embed: bool = False
@@ -126,8 +126,11 @@ class Write(_Strict):
             raise ValueError(f"a webdataset is a folder of tars; give a folder, such as {str(self.path)[:-4]}/")
         if self.single_file and (self.samples_per_shard is not None or self.prefix):
             raise ValueError(f"{self.path} is one file; give a folder, or leave samples_per_shard and prefix out")
+        told = f"prefix {self.prefix!r}"
+        if not re.fullmatch(r"([A-Za-z0-9][A-Za-z0-9_.-]*[_.-])?", self.prefix):
+            raise ValueError(f"{told} is not of letters, digits, - _ and . with one of - _ . at its end")
         if re.search(r"\d{5,}[-.]", self.prefix):
-            raise ValueError(f"prefix {self.prefix!r} reads like a shard's number; put _ after the digits")
+            raise ValueError(f"{told} reads like a shard's number; put _ after the digits, and quote it")
         return self
 
     @property

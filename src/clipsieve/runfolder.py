@@ -349,6 +349,11 @@ class RunFolder:
     def committed(self) -> list[int]:
         """The same. Raises ``RunFolderError`` when there is none."""
         if not (shards := self.readable()):
+            if scored := len(self.done("scores")):
+                raise RunFolderError(
+                    f"{self.path} is not finished: {scored:,} of {len(self.stored_shards()):,} shards are scored, and "
+                    "none is decided before all are; run the same command again to go on"
+                )
             raise RunFolderError(f"{self.path} holds no ledger: nothing has been committed")
         return shards
 

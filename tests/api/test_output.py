@@ -77,8 +77,8 @@ def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> 
     [
         ({"webdataset": "kept.tar"}, "a webdataset is a folder of tars; give a folder, such as kept/"),
         ({"jsonl": "kept.jsonl", "prefix": "a-"}, "kept.jsonl is one file; give a folder"),
-        ({"jsonl": "kept/", "prefix": "../a-"}, "write.prefix"),
-        ({"jsonl": "kept/", "prefix": "a"}, "write.prefix"),
+        ({"jsonl": "kept/", "prefix": "../a-"}, "prefix .* is not of letters, digits"),
+        ({"jsonl": "kept/", "prefix": "a"}, "with one of - _ . at its end"),
         ({"jsonl": "kept/", "prefix": "20240101-"}, "prefix '20240101-' reads like a shard's number"),
         ({"jsonl": "kept/", "prefix": "a_20240101.b-"}, "prefix 'a_20240101.b-' reads like a shard's number"),
         ({"jsonl": "kept.jsonl.gz"}, "kept.jsonl.gz reads like one file of another kind; one file ends in .jsonl"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,14 @@ def table() -> pa.Table:
     return pa.table({"id": [f"s{i}" for i in range(20)], "image": images, "caption": ["a red thing"] * 20})
 
 
-def run(out: Path, recipe: Recipe) -> None:
+class Told(api.Silent):
+    """Hears what is said of a run."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say  # type: ignore[method-assign]
+
+
+def run(out: Path, recipe: Recipe, say: Callable[[str], None] = lambda line: None) -> None:
     """Runs ``recipe`` over the table into ``out``, five rows a shard."""
     plan = make_plan(recipe, "captions")
     reader = TableReader(table(), LAYOUT, 5)
@@ -47,7 +54,7 @@ def run(out: Path, recipe: Recipe) -> None:
             plan=plan, reader=reader, encoder=ColourEncoder(), sink=committer,
             batch_size=4, progress=lambda images, counts: None,
         )  # fmt: skip
-        execution.run_passes(plan, folder, shards, engine, committer, api.Silent())
+        execution.run_passes(plan, folder, shards, engine, committer, Told(say))
 
 
 def die_at(when: str, count: int) -> None:

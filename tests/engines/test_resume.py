@@ -79,6 +79,18 @@ def test_a_damaged_part_of_the_scores_is_one_line(tmp_path: Path) -> None:
         killed.run(tmp_path, recipe)
 
 
+def test_a_run_that_is_scored_and_not_decided_says_so(tmp_path: Path) -> None:
+    recipe = Recipe.build({**RECIPE, "keep": ["width in top 60%"]})
+    killed.run(tmp_path, recipe)
+    for part in [*(tmp_path / "ledger").iterdir(), tmp_path / "scores" / "00001.parquet"]:
+        part.unlink()
+    said: list[str] = []
+    with pytest.raises(RunFolderError, match="not finished: 3 of 4 shards are scored, and none is decided before all"):
+        RunFolder(tmp_path).committed()
+    killed.run(tmp_path, recipe, said.append)
+    assert said == ["resuming: 3 of 4 shards are scored"]
+
+
 RECIPE = {"read": "memory", "keep": ["blur >= 100"], "write": "webdataset"}
 
 

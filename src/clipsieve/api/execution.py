@@ -153,7 +153,7 @@ def execute(
         cluster = model = None
         if of_before is None:
             if on_cluster:
-                cluster = held.enter_context(connected(recipe, out, reader))
+                cluster = held.enter_context(connected(recipe, out, reader, progress.say))
             model = _model(plan, progress, encoder, known, cluster)
         here = versions()
         fingerprint = known.fingerprint if known else model.fingerprint if model else None
@@ -332,6 +332,8 @@ def run_passes(
     first = folder.done("scores") if unselected else done
     if done:
         progress.say(f"resuming: {len(done)} of {len(shards)} shards are done")
+    elif first:
+        progress.say(f"resuming: {len(first)} of {len(shards)} shards are scored")
     progress.start(len(shards), len(first))
     engine.run(shard for shard in shards if shard.number not in first)
     if unselected:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clipsieve.engines.ray.failures import end, import_ray, translate_ray_errors
+from clipsieve.engines.ray.last_words import last_words
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
 from clipsieve.engines.ray.spread import CPUS, InTasks
 from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
@@ -142,11 +143,11 @@ def _has_come(answer: Any, patience: float) -> bool:
 
 
 @contextmanager
-def connected(recipe: Recipe, out: Path, reader: Reader) -> Iterator[Cluster]:
+def connected(recipe: Recipe, out: Path, reader: Reader, say: Callable[[str], None]) -> Iterator[Cluster]:
     """The cluster at the recipe's ``address``, else at ``RAY_ADDRESS``, else one started here and stopped afterwards.
 
     It is for a run into ``out``, and all its nodes must see what ``reader`` reads. A connection that this process has
-    already is used and kept. Raises ``EngineError`` when there is none to be had.
+    already is used and kept. ``say`` hears what takes a while. Raises ``EngineError`` when there is none to be had.
     """
     ray = import_ray()
     source = [file.path for file in reader.files()[:PROBES]]
@@ -155,11 +156,13 @@ def connected(recipe: Recipe, out: Path, reader: Reader) -> Iterator[Cluster]:
     by_variable = os.environ.get("RAY_ADDRESS")
     address = recipe.address or by_variable or "local"
     if ours:
+        say("starting Ray on this machine" if address == "local" else f"connecting to the Ray cluster at {address}")
         _connect(ray, address, "" if recipe.address or not by_variable else " (which RAY_ADDRESS says)")
     elif recipe.address is not None:
         _check_same(ray, recipe.address)
     try:
-        yield _measured(ray, recipe, environment, can_grow=not (ours and address == "local"))
+        with last_words():
+            yield _measured(ray, recipe, environment, can_grow=not (ours and address == "local"))
     finally:
         if ours:
             ray.shutdown()
@@ -220,7 +223,7 @@ def _connect(ray: Any, address: str, who: str) -> None:
             except ConnectionAbortedError:
                 if attempt == CLIENT_ATTEMPTS:
                     raise
-    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError, OSError) as failure:
+    except (RuntimeError, ValueError, ImportError, OSError) as failure:
         said = " ".join(str(failure).split())[:200].rstrip(".")
         raise EngineError(
             f"cannot connect to a Ray cluster at {address}{who}: {said}; "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -73,21 +74,22 @@ class RayEngine:
         Raises that for the first such shard then, and any other failure at once.
         """
         failed: dict[int, SourceError | ProcessesDiedError] = {}
-        for row in self._rows(list(shards)):
-            stamps = unpickled(row, "stamps")
-            for stamp in stamps:
-                self.times.add(stamp.seconds)
-            if "failure" in row:
-                failure = deserialize_error(*unpickled(row, "failure"))
-                if not isinstance(failure, (SourceError, ProcessesDiedError)):
-                    raise failure
-                failed[unpickled(row, "shard").number] = failure
-                continue
-            counts: Counts = unpickled(row, "counts")
-            self._meter.add(stamps, counts.images.total)
-            self._look_for_cpus()
-            self.times.images += counts.images.total
-            self.progress(counts.images.total, counts)
+        with closing(self._rows(list(shards))) as rows:  # what fails ends the others
+            for row in rows:
+                stamps = unpickled(row, "stamps")
+                for stamp in stamps:
+                    self.times.add(stamp.seconds)
+                if "failure" in row:
+                    failure = deserialize_error(*unpickled(row, "failure"))
+                    if not isinstance(failure, (SourceError, ProcessesDiedError)):
+                        raise failure
+                    failed[unpickled(row, "shard").number] = failure
+                    continue
+                counts: Counts = unpickled(row, "counts")
+                self._meter.add(stamps, counts.images.total)
+                self._look_for_cpus()
+                self.times.images += counts.images.total
+                self.progress(counts.images.total, counts)
         self.usage = self._meter.usage({PREPARE: self._most_cpus, WRITE: self._most_cpus})
         if failed:
             first = failed[min(failed)]
@@ -101,7 +103,6 @@ class RayEngine:
             self._asked = now
             self._most_cpus = max(self._most_cpus, self._cluster.cpus_now())
 
-    def _rows(self, shards: Sequence[Shard]) -> Iterator[ShardRow]:
-        if not shards:
-            return iter(())
-        return run_shards(self._cluster, put_object(self._job), shards, encodes=self.plan.needs_encoder)
+    def _rows(self, shards: Sequence[Shard]) -> Generator[ShardRow, None, None]:
+        if shards:
+            yield from run_shards(self._cluster, put_object(self._job), shards, encodes=self.plan.needs_encoder)
