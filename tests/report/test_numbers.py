@@ -94,6 +94,13 @@ def test_errors_are_told_by_kind_with_examples_of_different_ones_first() -> None
     assert kinds == [("undecodable", 3, ["0.png", "3.png"]), ("missing", 1, ["2.png"])]
 
 
+def test_why_images_were_not_fetched_is_told_apart() -> None:
+    errors = ["not fetched: status 404", "not fetched: timed out", "not fetched: status 404"]
+    kinds = error_kinds(ledgers.ledger(["failed"] * 3, error=errors), 1)
+    assert [(one.kind, one.images) for one in kinds] == [("not fetched: status 404", 2), ("not fetched: timed out", 1)]
+    assert kinds[0].examples == [("0.png", "")]
+
+
 def test_a_line_number_makes_no_kind_of_its_own() -> None:
     errors = ["malformed JSON at line 7: no comma", "malformed JSON at line 23: no quote"]
     table = ledgers.ledger(["failed"] * 2, error=errors, reference=pa.nulls(2, pa.string()), row=[6, 22])

@@ -148,7 +148,7 @@ def error_kinds(ledger: pa.Table, examples: int) -> list[ErrorKind]:
     such."""
     errors = ledger["error"].combine_chunks().dictionary_encode()
     codes = errors.indices.fill_null(-1).to_numpy()
-    kinds = [_KIND.split(text, maxsplit=1)[0].strip() for text in errors.dictionary.to_pylist()]
+    kinds = [_kind(text) for text in errors.dictionary.to_pylist()]
     numbers = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
     of_code = np.array([*(numbers[kind] for kind in kinds), -1])
     of_row = of_code[codes]
@@ -163,6 +163,11 @@ def error_kinds(ledger: pa.Table, examples: int) -> list[ErrorKind]:
         ]
         found.append(ErrorKind(kind=kind, images=len(rows), examples=pairs))
     return sorted(found, key=lambda one: -one.images)
+
+
+def _kind(error: str) -> str:
+    """What an error says before its details; why an image was not fetched is no detail, and one of few reasons."""
+    return error.strip() if error.startswith("not fetched:") else _KIND.split(error, maxsplit=1)[0].strip()
 
 
 _KIND = re.compile(r":| at line (?=\d)")
