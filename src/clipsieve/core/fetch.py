@@ -318,6 +318,10 @@ def from_part(data: pa.Buffer | None, source_ref: str | None, materialize_error:
     return ImageSource(error=materialize_error or "no image: no binary_content and no source_ref")
 
 
+_REFERENCE = {"path": str, "member": str, "byte_offset": int, "byte_size": int, "frame_index": int}
+"""The fields of a ``source_ref``; others pass."""
+
+
 def _parsed_reference(source_ref: str) -> dict[str, Any]:
     """The fields of a ``source_ref`` that lead to an image. Raises ``ValueError`` in words."""
     try:
@@ -337,7 +341,3 @@ def _parsed_reference(source_ref: str) -> dict[str, Any]:
             raise ValueError(f"{name} in source_ref is not a whole number from 0 on")
         found[name] = kind(value)
     return found
-
-
-_REFERENCE = {"path": str, "member": str, "byte_offset": int, "byte_size": int, "frame_index": int}
-"""The fields of a ``source_ref``; others pass."""

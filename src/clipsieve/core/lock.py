@@ -47,7 +47,7 @@ def locked(path: Path, say: Callable[[str], None] | None = None) -> Lock:
 
     A holder elsewhere, of a lock in a store, may be dead without a sign: with ``say``, which is told of it, its next
     sign of life is waited for, or that it counts as dead. Raises ``BlockingIOError`` when another one holds the lock,
-    with who that is where it is known; ``OSError`` when it cannot be opened.
+    with who that is where it is known; ``OSError`` when it cannot be opened, in a store ``StoreError``.
     """
     return _flocked(path) if storage.is_local(path) else LockObject(path, say)
 

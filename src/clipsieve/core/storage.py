@@ -250,14 +250,14 @@ def drop_unfinished(folder: Path, named: re.Pattern[str] = re.compile("")) -> No
     """
     if is_local(folder) or protocol(str(folder)) not in ("s3", "s3a"):
         return
-    files, (bucket, _, within) = folder.fs, _name(folder).partition("/")  # type: ignore[attr-defined]
+    name, _, within = _name(folder).partition("/")
     # Who may write need not be allowed to list uploads; what is left over then hurts nobody.
     with suppress(OSError):
-        end_uploads(files, bucket, within, named)
+        end_uploads(folder.fs, name, within, named)  # type: ignore[attr-defined]
 
 
 def end_uploads(files: Any, bucket: str, within: str, named: re.Pattern[str]) -> None:
-    """The same in a bucket of S3, by its filesystem."""
+    """Ends such uploads into the folder ``within`` of a bucket of S3, by its filesystem."""
     folder = f"{within}/" if within else ""
     for upload in _unfinished(files, bucket, folder):
         if named.match(upload["Key"].removeprefix(folder)):
