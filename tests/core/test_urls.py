@@ -5,7 +5,6 @@ Only names are looked up in a double: what they lead to is the outside world's.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import gc
 import pickle
@@ -39,6 +38,7 @@ from clipsieve.core.turns import Turns
 from clipsieve.core.urls import FetchPolicy, read_url
 from clipsieve.errors import ImageError, StoreError
 from tests.imageserver import RED, ImageServer
+from tests.loops import run_async
 
 LOCAL = FetchPolicy(allow_private=True, timeout=0.4, retries=1, max_bytes=100_000)
 
@@ -472,7 +472,7 @@ def test_a_host_that_is_given_up_and_closed_for_a_while_is_tried_by_one_image() 
     async def looked_up(host: str) -> None:
         pass
 
-    asyncio.run(trial())
+    run_async(trial())
 
 
 def test_hosts_that_do_not_answer_are_remembered_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -486,7 +486,7 @@ def test_hosts_that_do_not_answer_are_remembered_up_to_a_number(monkeypatch: pyt
         pass
 
     monkeypatch.setattr("clipsieve.core.turns.NAMES", 3)
-    asyncio.run(failing())
+    run_async(failing())
 
 
 def test_when_files_run_out_no_image_is_to_blame(server: ImageServer) -> None:

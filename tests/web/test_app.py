@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -24,6 +23,7 @@ from clipsieve.web.chosen import recipe_text
 from clipsieve.web.security import HEADERS, Access
 from clipsieve.web.state import View
 from tests.fakes import image_bytes
+from tests.loops import run_async
 from tests.web.conftest import HOSTILE, HOSTILE_NAME
 
 LOCAL = "http://127.0.0.1:8765"
@@ -445,8 +445,8 @@ def test_who_leaves_while_asking_leaves_no_traceback_and_no_image_to_be_decoded(
 
     waiting: Future[Any] = Future()
     app = Answers(served.view, cast(Any, Slow()), served.searcher, served.applying).app(Access.at("127.0.0.1", 8765))
-    assert asyncio.run(leave("/api/decide", "POST")) == 499
-    assert asyncio.run(leave("/image/4", "GET")) == 499
+    assert run_async(leave("/api/decide", "POST")) == 499
+    assert run_async(leave("/image/4", "GET")) == 499
     assert begun == [4]
     assert waiting.cancelled()
 

@@ -61,7 +61,7 @@ def test_the_cpus_of_nodes_that_join_count_as_workers(tmp_path: Path, monkeypatc
     monkeypatch.setattr("clipsieve.engines.ray.engine.ASK_S", 0)
     monkeypatch.setattr(Cluster, "cpus_now", lambda self: next(found))
     with engine_of(["a.png"], tmp_path) as four_cpus:
-        monkeypatch.setattr(four_cpus, "_rows", lambda shards: [row, row])
+        monkeypatch.setattr(four_cpus, "_rows", lambda shards: (row for _ in range(2)))
         four_cpus.run([])
         assert [one.workers for one in four_cpus.usage] == [6]
 
