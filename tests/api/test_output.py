@@ -86,7 +86,10 @@ def test_a_file_that_is_there_is_not_replaced(captions: str, tmp_path: Path) -> 
         ({"parquet": "kept/", "embed": True}, "write.embed is for documents; captions samples keep their images"),
     ],
 )
-def test_a_write_that_cannot_be_is_refused(captions: str, tmp_path: Path, write: dict[str, Any], message: str) -> None:
+def test_a_write_that_cannot_be_is_refused(
+    captions: str, tmp_path: Path, write: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where the paths would be, were one not refused
     with pytest.raises(RecipeError, match=message):
         clipsieve.run(read=captions, keep="blur >= 50", write=write, out=tmp_path / "run")
 
