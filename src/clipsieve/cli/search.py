@@ -104,10 +104,9 @@ def _table(lines: Sequence[tuple[str, str, str]], width: int) -> Table:
     captions = (width - SIMILARITY) * 6 // 10
     references = width - SIMILARITY - captions
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    similarity, caption, reference = HEAD
-    table.add_column(similarity, justify="right", width=SIMILARITY - 2)
-    table.add_column(caption, width=captions - 2, no_wrap=True, overflow="ellipsis")
-    table.add_column(reference, width=references - 2, no_wrap=True, overflow="ellipsis")
+    table.add_column(HEAD[0], justify="right", width=SIMILARITY - 2)
+    table.add_column(HEAD[1], width=captions - 2, no_wrap=True, overflow="ellipsis")
+    table.add_column(HEAD[2], width=references - 2, no_wrap=True, overflow="ellipsis")
     for similarity, caption, place in lines:
         # The end of a path tells more than its beginning.
         place = place if len(place) < references - 2 else f"…{place[3 - references :]}"

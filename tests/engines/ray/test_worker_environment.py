@@ -11,7 +11,7 @@ import pytest
 from clipsieve.api.runs import open_source
 from clipsieve.engines.commit import output_name
 from clipsieve.engines.ray import worker_environment
-from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
+from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, named_images
 from clipsieve.errors import EngineError, OutputError
 from clipsieve.recipe import Recipe
 from clipsieve.runfolder import clean_partials
@@ -77,7 +77,7 @@ def test_an_empty_folder_in_place_of_the_images_is_not_enough(tmp_path: Path, sc
         path.write_bytes(b"an image")
     fsspec.filesystem("memory").pipe("/rows.csv", "\n".join(["image", *(f"{scheme}{path}" for path in paths)]).encode())
     reader = open_source(Recipe.build({"read": "memory://rows.csv"}))
-    environment = WorkerEnvironment(folder=".").reading(some_images(reader, reader.shards()))
+    environment = WorkerEnvironment(folder=".").reading(named_images(reader, reader.shards()))
     assert environment.read == tuple(map(str, paths[1 : 1 + PROBES]))
     environment.apply()
     worker_environment._check_seen.cache_clear()  # as another process

@@ -17,7 +17,7 @@ from clipsieve.engines.ray.failures import end, import_ray, translate_ray_errors
 from clipsieve.engines.ray.last_words import last_words
 from clipsieve.engines.ray.model import ModelInfo, load_model_info
 from clipsieve.engines.ray.spread import CPUS, InTasks
-from clipsieve.engines.ray.worker_environment import PROBES, WorkerEnvironment, some_images
+from clipsieve.engines.ray.worker_environment import WorkerEnvironment, named_images
 from clipsieve.errors import EngineError, RecipeError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Cluster:
     def shared(self, reader: Reader, shards: Sequence[Shard], committer: Committer) -> Iterator[Cluster]:
         """The cluster for a run over ``shards``: all nodes must see their images and the folders of the committer."""
         prefix = committer.output.prefix if committer.output is not None else ""
-        images = some_images(reader, shards)
+        images = named_images(reader, shards)
         with self.environment.reading(images).writing(committer.folders, prefix) as environment:
             yield replace(self, environment=environment)
 
@@ -150,7 +150,7 @@ def connected(recipe: Recipe, out: Path, reader: Reader, say: Callable[[str], No
     already is used and kept. ``say`` hears what takes a while. Raises ``EngineError`` when there is none to be had.
     """
     ray = import_ray()
-    source = [file.path for file in reader.files()[:PROBES]]
+    source = (file.path for file in reader.files())
     environment = WorkerEnvironment.of(recipe, str(out)).reading(source)
     ours = not ray.is_initialized()
     by_variable = os.environ.get("RAY_ADDRESS")

@@ -64,8 +64,7 @@ def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, enc
 
     with translate_ray_errors():
         driver = ray.remote(num_cpus=0, max_concurrency=2, resources=ON_HEAD)(_Driver).remote()
-    try:
-        with translate_ray_errors():
+        try:
             # In a list, a reference arrives as one.
             driving = driver.drive.remote(cluster, [job], shards, encodes)
             running = True
@@ -73,8 +72,8 @@ def _by_driver_actor(cluster: Cluster, job: Any, shards: Sequence[Shard], *, enc
                 running = not ray.wait([driving], timeout=0)[0]
                 yield from ray.get(driver.rows.remote())
             ray.get(driving)
-    finally:
-        end(ray.kill, driver)
+        finally:
+            end(ray.kill, driver)
 
 
 def _in_waves(cluster: Cluster, job: Any, shards: Sequence[Shard], *, encodes: bool) -> Iterator[ShardRow]:

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -65,9 +65,9 @@ class WorkerEnvironment:
         storage.configure(self.storage_options)
         _check_seen(self.sentinels, self.read)
 
-    def reading(self, paths: Sequence[str]) -> WorkerEnvironment:
-        """The same, with some of what is read: those of ``paths`` that this process itself sees on this machine."""
-        seen = {path for path in paths if is_of_machine(path) and os.path.exists(path)}
+    def reading(self, paths: Iterable[str]) -> WorkerEnvironment:
+        """The same, with some of what is read: the first of ``paths`` that this process itself sees on this machine."""
+        seen = islice((path for path in paths if is_of_machine(path) and os.path.exists(path)), PROBES)
         return replace(self, read=tuple(sorted({*self.read, *seen})))
 
     @contextmanager
@@ -100,8 +100,8 @@ class WorkerEnvironment:
                     folder.rmdir()
 
 
-def some_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
-    """The paths of some of the images that rows name: an empty mount point would show a folder, and no image in it."""
+def named_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
+    """The paths of images that the first rows name: an empty mount point would show a folder, and no image in it."""
     if not shards:
         return []
     try:
@@ -109,8 +109,7 @@ def some_images(reader: Reader, shards: Sequence[Shard]) -> list[str]:
     except ClipsieveError:  # the engine tells of it
         return []
     paths = (image.path for image in batch.parts.images if image.path and image.data is None)
-    local = (path.removeprefix("file://") for path in paths)
-    return list(islice((path for path in local if is_of_machine(path) and os.path.exists(path)), PROBES))
+    return [path.removeprefix("file://") for path in paths]
 
 
 def is_of_machine(path: str) -> bool:
